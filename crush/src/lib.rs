@@ -1,0 +1,8 @@
+//! Placement: which devices hold an input, as a pure function of a map and that input.
+//!
+//! The mapping is equal to Ceph's CRUSH bit for bit, so a map can be brought along and checked against `crushtool`.
+//! No I/O, no clock, no randomness: the same map and input give the same answer everywhere, for ever.
+//!
+//! - [`model`]: what a map is (devices, buckets, types, rules, tunables, classes, weight sets).
+
+pub mod model;

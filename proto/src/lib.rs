@@ -1,0 +1,7 @@
+//! What two processes, or two layers of one, must agree on. Plain types only: no sockets, clocks, threads or files.
+//!
+//! - [`ids`]: names of things and of moments. A number that could be mistaken for another is its own type.
+//! - [`txn`]: what a placement group asks of its store. The two do not know each other; they meet here.
+
+pub mod ids;
+pub mod txn;

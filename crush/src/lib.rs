@@ -4,5 +4,9 @@
 //! No I/O, no clock, no randomness: the same map and input give the same answer everywhere, for ever.
 //!
 //! - [`model`]: what a map is (devices, buckets, types, rules, tunables, classes, weight sets).
+//! - [`derive`]: what bucket algorithms compute ahead from weights.
 
+#![deny(unsafe_code)]
+
+pub mod derive;
 pub mod model;

@@ -9,4 +9,5 @@
 #![deny(unsafe_code)]
 
 pub mod derive;
+mod lookup;
 pub mod model;

@@ -72,6 +72,10 @@ pub struct Bucket {
     /// The bucket's own weight as stored. The formats carry it apart from the items' weights, and Ceph writes it back
     /// as it was, so it is kept and not derived.
     pub weight: Weight,
+    /// Straws of a [`BucketAlg::Straw`] as a binary map brought them, kept only where they differ from what the weights
+    /// give under [`Tunables::straw_calc_version`] (Ceph recomputes straws at the next change of the bucket, not when
+    /// the tunable is switched). One per item; the mapper draws with them, an edit of the bucket drops them.
+    pub straws: Option<Vec<u32>>,
 }
 
 /// A device as the map names it.
@@ -168,6 +172,46 @@ pub struct Tunables {
     pub allowed_bucket_algs: u32,
 }
 
+impl Tunables {
+    /// What a map without a word about tunables means: the first release's values.
+    pub const LEGACY: Tunables = Tunables {
+        choose_local_tries: 2,
+        choose_local_fallback_tries: 5,
+        choose_total_tries: 19,
+        chooseleaf_descend_once: 0,
+        chooseleaf_vary_r: 0,
+        chooseleaf_stable: 0,
+        straw_calc_version: 0,
+        allowed_bucket_algs: 0b1_0110,
+    };
+    /// The values new maps are made with.
+    pub const JEWEL: Tunables = Tunables {
+        choose_local_tries: 0,
+        choose_local_fallback_tries: 0,
+        choose_total_tries: 50,
+        chooseleaf_descend_once: 1,
+        chooseleaf_vary_r: 1,
+        chooseleaf_stable: 1,
+        straw_calc_version: 1,
+        allowed_bucket_algs: 0b11_0110,
+    };
+}
+
+impl Default for Tunables {
+    fn default() -> Self {
+        Tunables::JEWEL
+    }
+}
+
+/// Numbers newer releases of Ceph append for a kind of rule that is not supported here; carried along untouched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MsrTunables {
+    /// Descents of such a rule.
+    pub descents: u32,
+    /// Tries after a collision.
+    pub collision_tries: u32,
+}
+
 /// Replacement weights (and ids) of one bucket, for a pool or for all (see [`CrushMap::choose_args`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChooseArg {
@@ -177,10 +221,10 @@ pub struct ChooseArg {
     pub weight_set: Vec<Vec<Weight>>,
 }
 
-/// A whole map.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A whole map. The default is empty, with the tunables of a new map.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CrushMap {
-    /// One more than the highest device id the map speaks of.
+    /// One more than the highest device id that is an item of a bucket.
     pub max_devices: u32,
     /// Slots of the bucket table in the binary form (a power of two by Ceph's custom); bucket `-1-n` is slot `n`.
     pub max_buckets: u32,
@@ -202,4 +246,6 @@ pub struct CrushMap {
     pub shadows: BTreeMap<ItemId, BTreeMap<ClassId, ItemId>>,
     /// Weight sets: by pool id, or -1 for the default set; then by bucket.
     pub choose_args: BTreeMap<i64, BTreeMap<ItemId, ChooseArg>>,
+    /// See [`MsrTunables`].
+    pub msr: Option<MsrTunables>,
 }

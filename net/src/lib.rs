@@ -1,0 +1,3 @@
+//! net
+#![forbid(unsafe_code)]
+pub mod identity;

@@ -1,3 +1,13 @@
-//! net
+//! Transport and the runtime every daemon shares: who a peer is, how bytes get to it, and what a process needs around
+//! its work (settings, logs, metrics, an admin socket, an orderly end).
+//!
+//! - [`identity`]: names, certificates, capabilities, joining. Values without clock or I/O.
+//! - [`tls`]: mutual TLS on every TCP connection, for frames and gRPC alike.
+//!
+//! What crosses the border of this crate: meaning stays outside. A frame's metadata and data are bytes to it, a method
+//! is a number, a status is a code; it knows who is speaking and that what was said arrived whole.
+
 #![forbid(unsafe_code)]
+
 pub mod identity;
+pub mod tls;

@@ -207,11 +207,7 @@ impl std::fmt::Debug for SigningRequest {
 
 impl SigningRequest {
     /// Makes a key and a request for a certificate to it. Gives the request in DER, and the key.
-    pub fn make(
-        cluster: ClusterId,
-        name: &Name,
-        caps: &Caps,
-    ) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), IdentityError> {
+    pub fn make(cluster: ClusterId, name: &Name, caps: &Caps) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), IdentityError> {
         let sign = |e: rcgen::Error| IdentityError::Sign { what: name.to_string(), why: e.to_string() };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(sign)?;
         let mut params = CertificateParams::default();

@@ -159,9 +159,7 @@ impl RequestId {
     #[must_use]
     pub fn of(request: &SigningRequest) -> RequestId {
         let print = request.fingerprint();
-        RequestId(u64::from_be_bytes([
-            print[0], print[1], print[2], print[3], print[4], print[5], print[6], print[7],
-        ]))
+        RequestId(u64::from_be_bytes([print[0], print[1], print[2], print[3], print[4], print[5], print[6], print[7]]))
     }
 }
 

@@ -23,8 +23,7 @@ impl Office {
     }
 
     fn token(&mut self, whom: Whom, caps: &str) -> Token {
-        let (token, change) =
-            self.desk.make_token(whom, caps.parse().unwrap(), self.authority.certificate(), NOW, DAY);
+        let (token, change) = self.desk.make_token(whom, caps.parse().unwrap(), self.authority.certificate(), NOW, DAY);
         self.desk.apply(&change);
         token.reveal().parse().unwrap()
     }

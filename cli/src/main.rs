@@ -1,15 +1,81 @@
 //! The one binary `nacre`: every daemon and every operator verb, noun then verb.
+//!
+//! This file parses, dispatches and turns the result into an exit code; what a verb does lives in its noun's module.
+//! A new noun is a module beside this one with a clap type that implements [`Run`], and one line in [`Noun`].
 
+#![forbid(unsafe_code)]
+
+mod completion;
+mod output;
+#[cfg(test)]
+mod reference;
+mod run;
+
+use std::io::Write;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-/// Nacre: a distributed object store.
+use crate::output::{Colour, Out};
+use crate::run::{Run, Verdict};
+
+/// Nacre: a distributed object store that stays up and correct while its parts break.
+///
+/// Every command is a noun and a verb, as in `nacre crush tree`.
 #[derive(Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true)]
-struct Cli {}
+#[command(
+    name = "nacre",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = EXIT_CODES
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    noun: Noun,
+
+    /// When to colour the output: auto means on a terminal, unless NO_COLOR is set.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    color: Colour,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed, or the answer is bad (a check found something); 2 the command line is wrong.
+Errors go to stderr as one line that starts with \"error:\", causes behind it in order.";
+
+#[derive(Subcommand)]
+enum Noun {
+    Completion(completion::Completion),
+}
+
+impl Run for Noun {
+    fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
+        match self {
+            Noun::Completion(verb) => verb.run(out),
+        }
+    }
+}
 
 fn main() -> ExitCode {
-    let Cli {} = Cli::parse();
-    ExitCode::SUCCESS
+    let cli = Cli::parse();
+    let mut out = Out::stdout(cli.color);
+    let result = cli.noun.run(&mut out).and_then(|verdict| {
+        out.flush()?;
+        Ok(verdict)
+    });
+    match result {
+        // Whoever reads our output has seen enough (`| head`): that is no failure.
+        _ if out.reader_is_gone() => ExitCode::SUCCESS,
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Bad) => ExitCode::from(1),
+        Err(error) => {
+            // What was said before the failure belongs before its message.
+            let _ = out.flush();
+            output::complain(cli.color, &error);
+            ExitCode::from(1)
+        }
+    }
 }

@@ -1,0 +1,155 @@
+//! Where verbs speak: standard output with colours when they help, JSON when asked for, and the one line of an error.
+//!
+//! - [`Out`]: standard output, buffered. Notices when its reader is gone (`| head`), which ends the verb quietly.
+//! - [`JsonFlag`]: the `--json` of a verb, to be flattened into its arguments.
+//! - [`table`]: columns that fit a terminal.
+//!
+//! Nothing here knows what it prints.
+
+mod table;
+
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+use anstyle::{AnsiColor, Style};
+use clap::ValueEnum;
+use serde::Serialize;
+
+#[allow(unused_imports, reason = "the first noun with a listing brings its user")]
+pub(crate) use table::{Align, Table};
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    #[default]
+    Auto,
+    /// Also into a pipe or file.
+    Always,
+    /// Plain text.
+    Never,
+}
+
+impl Colour {
+    fn on(self, is_terminal: bool) -> bool {
+        let unwanted = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+        match self {
+            Colour::Auto => is_terminal && !unwanted("NO_COLOR") && !dumb(),
+            Colour::Always => true,
+            Colour::Never => false,
+        }
+    }
+}
+
+/// The `--json` of a verb. Keys are part of the interface: added, never renamed.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct JsonFlag {
+    /// Print JSON for programs instead of text for people.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a piece of text means; the colour follows from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "the first noun with a listing brings its user")]
+pub(crate) enum Tone {
+    /// As it is.
+    Plain,
+    /// A heading or a name to find at a glance.
+    Strong,
+    /// Less important than its surroundings.
+    Faint,
+    /// As it should be.
+    Good,
+    /// Look at this.
+    Warn,
+    /// A person must act.
+    Bad,
+}
+
+impl Tone {
+    fn style(self) -> Style {
+        match self {
+            Tone::Plain => Style::new(),
+            Tone::Strong => Style::new().bold(),
+            Tone::Faint => Style::new().dimmed(),
+            Tone::Good => AnsiColor::Green.on_default(),
+            Tone::Warn => AnsiColor::Yellow.on_default(),
+            Tone::Bad => AnsiColor::Red.on_default().bold(),
+        }
+    }
+}
+
+/// Standard output.
+pub(crate) struct Out {
+    sink: Box<dyn Write>,
+    coloured: bool,
+    reader_is_gone: bool,
+}
+
+impl Out {
+    /// The process's standard output.
+    pub(crate) fn stdout(colour: Colour) -> Out {
+        let stdout = io::stdout();
+        let coloured = colour.on(stdout.is_terminal());
+        Out { sink: Box::new(BufWriter::with_capacity(64 * 1024, stdout)), coloured, reader_is_gone: false }
+    }
+
+    /// Whether a write failed because nobody reads any more.
+    pub(crate) fn reader_is_gone(&self) -> bool {
+        self.reader_is_gone
+    }
+
+    /// `text` in the colour of `tone`, or as it is where colours are off.
+    #[allow(dead_code, reason = "the first noun with a listing brings its user")]
+    pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
+        paint(self.coloured, tone, text)
+    }
+
+    /// One value as JSON, indented, with a newline.
+    #[allow(dead_code, reason = "the first noun with a listing brings its user")]
+    pub(crate) fn json<T: Serialize>(&mut self, value: &T) -> anyhow::Result<()> {
+        serde_json::to_writer_pretty(&mut *self, value)?;
+        writeln!(self)?;
+        Ok(())
+    }
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let done = self.sink.write(bytes);
+        self.notice(done)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let done = self.sink.flush();
+        self.notice(done)
+    }
+}
+
+impl Out {
+    fn notice<T>(&mut self, done: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &done
+            && error.kind() == io::ErrorKind::BrokenPipe
+        {
+            self.reader_is_gone = true;
+        }
+        done
+    }
+}
+
+fn paint(coloured: bool, tone: Tone, text: &str) -> String {
+    if !coloured || tone == Tone::Plain {
+        return text.to_owned();
+    }
+    let style = tone.style();
+    format!("{style}{text}{style:#}")
+}
+
+/// The last words of a verb that failed: `error:` and the chain of causes.
+pub(crate) fn complain(colour: Colour, error: &anyhow::Error) {
+    let stderr = io::stderr();
+    let coloured = colour.on(stderr.is_terminal());
+    // Nowhere left to report that stderr is closed.
+    let _ = writeln!(stderr.lock(), "{} {error:#}", paint(coloured, Tone::Bad, "error:"));
+}

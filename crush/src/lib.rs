@@ -4,10 +4,13 @@
 //! No I/O, no clock, no randomness: the same map and input give the same answer everywhere, for ever.
 //!
 //! - [`model`]: what a map is (devices, buckets, types, rules, tunables, classes, weight sets).
+//! - [`hash`], [`ln`]: the hashes and the logarithm that all draws rest on.
 //! - [`derive`]: what bucket algorithms compute ahead from weights.
 
 #![deny(unsafe_code)]
 
 pub mod derive;
 mod lookup;
+pub mod hash;
+pub mod ln;
 pub mod model;

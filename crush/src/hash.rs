@@ -151,7 +151,8 @@ mod tests {
 
     #[test]
     fn a_bit_of_any_argument_changes_about_half_of_the_bits() {
-        let hashes: [(usize, fn([u32; 5]) -> u32); 5] = [
+        type Hash = fn([u32; 5]) -> u32;
+        let hashes: [(usize, Hash); 5] = [
             (1, |v| hash1(v[0])),
             (2, |v| hash2(v[0], v[1])),
             (3, |v| hash3(v[0], v[1], v[2])),

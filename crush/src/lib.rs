@@ -4,13 +4,15 @@
 //! No I/O, no clock, no randomness: the same map and input give the same answer everywhere, for ever.
 //!
 //! - [`model`]: what a map is (devices, buckets, types, rules, tunables, classes, weight sets).
+//! - [`map`]: the mapping: a compiled map, its rules run for an input.
 //! - [`hash`], [`ln`]: the hashes and the logarithm that all draws rest on.
-//! - [`derive`]: what bucket algorithms compute ahead from weights.
+//! - [`mod@derive`]: what bucket algorithms compute ahead from weights.
 
 #![deny(unsafe_code)]
 
 pub mod derive;
-mod lookup;
 pub mod hash;
 pub mod ln;
+mod lookup;
+pub mod map;
 pub mod model;

@@ -4,6 +4,7 @@
 //! No I/O, no clock, no randomness: the same map and input give the same answer everywhere, for ever.
 //!
 //! - [`model`]: what a map is (devices, buckets, types, rules, tunables, classes, weight sets).
+//! - [`pg`]: object names to pgs, pgs to inputs of the mapping.
 //! - [`map`]: the mapping: a compiled map, its rules run for an input.
 //! - [`hash`], [`ln`]: the hashes and the logarithm that all draws rest on.
 //! - [`mod@derive`]: what bucket algorithms compute ahead from weights.
@@ -16,3 +17,4 @@ pub mod ln;
 mod lookup;
 pub mod map;
 pub mod model;
+pub mod pg;

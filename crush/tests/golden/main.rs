@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a panic is the test's report, the count its proof")]
 
 mod maps;
+mod pgs;
 
 use flate2::read::GzDecoder;
 use std::fs::File;

@@ -76,6 +76,10 @@ fn mappings_equal_ceph_s_through_the_binary_form() {
     check_all("binary", |name| throwaway::decode(&std::fs::read(fixture(&format!("{name}.crush.bin"))).unwrap()));
 }
 
+pub(crate) fn throwaway_map(name: &str) -> CrushMap {
+    throwaway::decode(&std::fs::read(fixture(&format!("{name}.crush.bin"))).unwrap())
+}
+
 mod throwaway {
     use nacre_crush::model::*;
     struct R<'a>(&'a [u8]);

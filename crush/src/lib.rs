@@ -4,6 +4,7 @@
 //! No I/O, no clock, no randomness: the same map and input give the same answer everywhere, for ever.
 //!
 //! - [`model`]: what a map is (devices, buckets, types, rules, tunables, classes, weight sets).
+//! - [`text`]: the text form, as `crushtool` reads and prints it.
 //! - [`pg`]: object names to pgs, pgs to inputs of the mapping.
 //! - [`map`]: the mapping: a compiled map, its rules run for an input.
 //! - [`hash`], [`ln`]: the hashes and the logarithm that all draws rest on.
@@ -18,3 +19,8 @@ mod lookup;
 pub mod map;
 pub mod model;
 pub mod pg;
+mod shadow;
+pub mod text;
+
+pub use lookup::PostOrder;
+pub use shadow::ShadowError;

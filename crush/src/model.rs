@@ -20,6 +20,15 @@ pub type RuleId = u32;
 /// A position of an `indep` mapping that no device could be found for.
 pub const ITEM_NONE: ItemId = 0x7fff_ffff;
 
+/// Buckets a map can hold, shadow buckets included. Lower ids are refused, so that the bucket table stays small.
+pub const MAX_BUCKETS: u32 = 1 << 20;
+/// Devices a map can speak of.
+pub const MAX_DEVICES: u32 = 1 << 24;
+/// Rules a map can hold; a rule's number is below.
+pub const MAX_RULES: u32 = 256;
+/// Items of a [`BucketAlg::Tree`] bucket: the binary form counts its nodes in one byte.
+pub const MAX_TREE_ITEMS: usize = 64;
+
 /// A 16.16 fixed-point weight: `0x10000` is 1.0. In a bucket it says how much an item holds against its siblings; as a
 /// reweight (0 to 1.0) it says with what probability a device keeps what is mapped to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +39,10 @@ impl Weight {
     pub const ONE: Weight = Weight(0x10000);
     /// 0.0: holds nothing.
     pub const ZERO: Weight = Weight(0);
+    /// The most a device may weigh in its bucket.
+    pub const MAX_DEVICE: Weight = Weight(100 << 16);
+    /// The most a bucket may weigh in its parent.
+    pub const MAX_BUCKET: Weight = Weight(65535 << 16);
 
     /// The weight as a number; exact, since 32 bits fit a double's mantissa.
     pub fn as_f64(self) -> f64 {
@@ -132,6 +145,26 @@ pub enum RuleKind {
     Erasure,
     /// A number this version has no name for; kept as it came.
     Other(u8),
+}
+
+impl From<u8> for RuleKind {
+    fn from(number: u8) -> Self {
+        match number {
+            1 => RuleKind::Replicated,
+            3 => RuleKind::Erasure,
+            other => RuleKind::Other(other),
+        }
+    }
+}
+
+impl From<RuleKind> for u8 {
+    fn from(kind: RuleKind) -> Self {
+        match kind {
+            RuleKind::Replicated => 1,
+            RuleKind::Erasure => 3,
+            RuleKind::Other(other) => other,
+        }
+    }
 }
 
 /// How inputs become devices: a small program over the hierarchy.
@@ -248,4 +281,22 @@ pub struct CrushMap {
     pub choose_args: BTreeMap<i64, BTreeMap<ItemId, ChooseArg>>,
     /// See [`MsrTunables`].
     pub msr: Option<MsrTunables>,
+}
+
+impl CrushMap {
+    /// Puts a bucket in its slot. The table grows by doubling from 8, as Ceph's does, so that the binary form is equal.
+    pub(crate) fn insert_bucket(&mut self, bucket: Bucket) {
+        // The slot of bucket -1-n is n, which is what `!` gives in two's complement.
+        let slot = (!bucket.id).max(0) as u32;
+        while slot >= self.max_buckets {
+            self.max_buckets = self.max_buckets.saturating_mul(2).max(8);
+        }
+        self.buckets.insert(bucket.id, bucket);
+    }
+
+    /// Raises [`CrushMap::max_devices`] above every device that is an item.
+    pub(crate) fn cover_devices(&mut self) {
+        let highest = self.buckets.values().flat_map(|bucket| &bucket.items).max().copied().unwrap_or(-1);
+        self.max_devices = self.max_devices.max(highest.saturating_add(1).max(0) as u32);
+    }
 }

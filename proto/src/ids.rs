@@ -126,6 +126,16 @@ impl SnapId {
     pub const HEAD: SnapId = SnapId(u64::MAX);
 }
 
+impl OsdId {
+    /// A position of an erasure-coded pg that no OSD holds. The same number as the placement's own hole.
+    pub const NONE: OsdId = OsdId(0x7fff_ffff);
+
+    /// Whether this is an OSD and not a hole.
+    pub fn is_some(self) -> bool {
+        self != OsdId::NONE
+    }
+}
+
 impl Epoch {
     /// The epoch after this one.
     #[must_use]

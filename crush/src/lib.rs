@@ -5,6 +5,7 @@
 //!
 //! - [`model`]: what a map is (devices, buckets, types, rules, tunables, classes, weight sets).
 //! - [`text`]: the text form, as `crushtool` reads and prints it.
+//! - [`binary`]: the binary form, as Ceph stores it.
 //! - [`pg`]: object names to pgs, pgs to inputs of the mapping.
 //! - [`map`]: the mapping: a compiled map, its rules run for an input.
 //! - [`hash`], [`ln`]: the hashes and the logarithm that all draws rest on.
@@ -12,6 +13,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod binary;
 pub mod derive;
 pub mod hash;
 pub mod ln;

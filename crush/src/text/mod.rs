@@ -39,7 +39,7 @@ pub fn is_name(word: &str) -> bool {
 
 #[cfg(test)]
 #[path = "golden_test.rs"]
-mod golden;
+pub(crate) mod golden;
 #[cfg(test)]
 #[path = "error_test.rs"]
 mod tests;

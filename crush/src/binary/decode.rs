@@ -276,15 +276,21 @@ fn classes(from: &mut Reader<'_>, map: &mut CrushMap) -> Result<(), BinaryError>
         map.classes.insert(class, from.text(len as usize, "a class's name")?);
     }
     for _ in 0..from.count(8, what)? {
-        let original = from.i32(what)?;
+        let original = bucket_id(from)?;
         let mut shadows = BTreeMap::new();
         for _ in 0..from.count(8, what)? {
-            let (class, shadow) = (from.i32(what)?, from.i32(what)?);
-            shadows.insert(class, shadow);
+            let class = from.i32(what)?;
+            shadows.insert(class, bucket_id(from)?);
         }
         map.shadows.insert(original, shadows);
     }
     Ok(())
+}
+
+fn bucket_id(from: &mut Reader<'_>) -> Result<ItemId, BinaryError> {
+    let (at, what) = (from.at(), "the id of a bucket with device classes");
+    let id = from.i32(what)?;
+    if id < 0 { Ok(id) } else { Err(BinaryError::Value { at, what, value: id.into() }) }
 }
 
 fn choose_args(from: &mut Reader<'_>, map: &mut CrushMap) -> Result<(), BinaryError> {

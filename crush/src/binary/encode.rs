@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{ALGS, MAGIC, op};
 use crate::derive;
-use crate::model::{Bucket, BucketAlg, CrushMap, ItemId, Mode, Rule, RuleId, Step, Weight};
+use crate::model::{Bucket, BucketAlg, CrushMap, ItemId, Mode, Rule, Step, Weight};
 
 pub(super) fn encode(map: &CrushMap) -> Vec<u8> {
     let mut out = Out(Vec::new());
@@ -153,7 +153,7 @@ fn names(out: &mut Out, map: &CrushMap) {
     let buckets = map.buckets.iter().map(|(id, bucket)| (*id, bucket.name.as_str()));
     let devices = map.devices.iter().map(|(id, device)| (*id, device.name.as_str()));
     out.names(buckets.chain(devices));
-    out.names(map.rules.iter().map(|(id, rule)| (*id as RuleId as i32, rule.name.as_str())));
+    out.names(map.rules.iter().map(|(id, rule)| (*id as i32, rule.name.as_str())));
 }
 
 fn tunables(out: &mut Out, map: &CrushMap) {

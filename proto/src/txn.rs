@@ -8,7 +8,8 @@ use bytes::Bytes;
 use crate::ids::{ObjectId, PgId, Version};
 
 /// One change. An object is sparse bytes, xattrs (few, small, read whole) and an ordered omap with a header.
-/// A verb that writes creates the object if it is absent; one that removes something absent does nothing.
+/// A verb that writes creates the object if it is absent; one that removes something absent does nothing. A copy or a
+/// rename of an absent object fails the transaction; so does a hash or pool that is not the collection's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnOp {
     /// Makes the object exist.
@@ -23,9 +24,9 @@ pub enum TxnOp {
     Remove { oid: ObjectId },
     /// Replaces `to` by a copy of `from`: bytes (blocks shared), xattrs, omap.
     Clone { from: ObjectId, to: ObjectId },
-    /// Copies a byte range, sharing blocks where alignment allows.
+    /// Copies a byte range, sharing blocks where alignment allows. The range is cut at the end of `from`.
     CloneRange { from: ObjectId, to: ObjectId, from_offset: u64, len: u64, to_offset: u64 },
-    /// Renames; `to` is replaced.
+    /// Renames; `to` is replaced. Both hashes are of this collection.
     Rename { from: ObjectId, to: ObjectId },
     /// Sets one xattr.
     SetXattr { oid: ObjectId, name: Bytes, value: Bytes },

@@ -1,1 +1,14 @@
-//! The local object store.
+//! The local object store: what an OSD keeps its data in.
+//!
+//! [`ObjectStore`] is the seam a placement group sees; [`MemoryStore`] fills it on plain maps, with crashes on demand,
+//! for simulation. It knows nothing of pgs' logs, peers or clients: transactions are plain types of `proto`.
+
+mod api;
+mod error;
+pub mod limits;
+mod memory;
+pub mod ranges;
+
+pub use api::{BLOCK, Completion, DataExtent, FullRatios, Fullness, MAX_OBJECT, ObjectStat, ObjectStore, Seq, Usage};
+pub use error::{StoreError, name};
+pub use memory::MemoryStore;

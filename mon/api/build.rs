@@ -1,0 +1,13 @@
+//! Generates messages, clients and servers of the monitors from `proto/proto`, without protoc.
+
+use std::error::Error;
+
+const FILES: [&str; 3] = ["nacre/mon/v1/raft.proto", "nacre/mon/v1/store.proto", "nacre/mon/v1/command.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = "../../proto/proto";
+    println!("cargo:rerun-if-changed={root}");
+    let files = protox::compile(FILES, [root])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    Ok(())
+}

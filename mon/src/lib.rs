@@ -1,0 +1,14 @@
+//! The monitors: one versioned cluster map kept by consensus, and the service around it.
+//!
+//! - [`raft`]: the types openraft is run with, and their records on wire and disk.
+//! - [`store`]: log, ballot and snapshots on RocksDB; recognises what a disk has lost.
+//! - [`state`]: what the log decides: the value every monitor derives from the same entries.
+//!
+//! openraft is 0.10 (an alpha, pinned exactly) rather than 0.9: only 0.10 has pre-vote, leadership transfer and an
+//! abstract runtime, so that this very storage and state machine also run under its deterministic simulation.
+
+#![forbid(unsafe_code)]
+
+pub mod raft;
+pub mod state;
+pub mod store;

@@ -1,0 +1,140 @@
+//! The state as openraft drives it: entries in, outcomes out, snapshots of it onto the store.
+//!
+//! The state lives in memory. After a restart it is the snapshot plus the committed entries behind it, which openraft
+//! applies again; the snapshot policy bounds how many these are.
+
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend};
+
+use super::State;
+use crate::raft::{Config, Entry, LogId, Outcome, Snapshot, SnapshotMeta, StoredMembership};
+use crate::store::{Store, StoreError};
+
+/// Told of each change of the state, under the state's lock: must be quick and must not call back.
+pub type Observer = Arc<dyn Fn(&State) + Send + Sync>;
+
+/// A state and its observer; clones share them.
+#[derive(Clone)]
+pub struct Shared {
+    state: Arc<RwLock<State>>,
+    observer: Observer,
+}
+
+impl Shared {
+    /// Reads the state as it is at this monitor, which may lag behind the quorum.
+    pub fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, state: State) {
+        let mut held = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        *held = state;
+        (self.observer)(&held);
+    }
+
+    fn apply(&self, entry: &Entry) -> Outcome {
+        let mut held = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        let outcome = held.apply(entry);
+        if !matches!(entry.payload, EntryPayload::Blank) {
+            (self.observer)(&held);
+        }
+        outcome
+    }
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Machine {
+    shared: Shared,
+    store: Store,
+}
+
+impl Machine {
+    /// Starts from the store's snapshot, or from `fresh` if there is none.
+    pub fn open(store: Store, fresh: State, observer: Observer) -> Result<Machine, StoreError> {
+        let state = match store.snapshot()? {
+            None => fresh,
+            Some(found) => State::decode(found.snapshot).map_err(|error| StoreError::Senseless {
+                path: store.path().to_owned(),
+                what: "snapshot".into(),
+                problem: error.to_string(),
+            })?,
+        };
+        let shared = Shared { state: Arc::new(RwLock::new(State::default())), observer };
+        shared.replace(state);
+        Ok(Machine { shared, store })
+    }
+
+    /// The state, to be read.
+    pub fn shared(&self) -> Shared {
+        self.shared.clone()
+    }
+}
+
+fn meta(state: &State) -> SnapshotMeta {
+    SnapshotMeta { last_log_id: state.applied, last_membership: state.membership.clone() }
+}
+
+/// Writes one snapshot. The state was encoded when it was asked for, so entries go on being applied meanwhile.
+pub struct Builder {
+    meta: SnapshotMeta,
+    snapshot: Bytes,
+    store: Store,
+}
+
+impl<C: Config> RaftSnapshotBuilder<C> for Builder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        self.store.put_snapshot(&self.meta, &self.snapshot)?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot: self.snapshot.clone() })
+    }
+}
+
+impl<C: Config> RaftStateMachine<C> for Machine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let state = self.shared.read();
+        Ok((state.applied, state.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<C>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let outcome = self.shared.apply(&entry);
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let state = self.shared.read();
+        Builder { meta: meta(&state), snapshot: state.encode(), store: self.store.clone() }
+    }
+
+    async fn install_snapshot(&mut self, offered: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
+        let state = State::decode(snapshot.clone()).map_err(io::Error::other)?;
+        if meta(&state) != *offered {
+            return Err(io::Error::other(format!("a snapshot of {} was announced as {offered}", meta(&state))));
+        }
+        self.store.put_snapshot(offered, &snapshot)?;
+        self.shared.replace(state);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        Ok(self.store.snapshot()?)
+    }
+}

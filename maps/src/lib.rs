@@ -3,6 +3,7 @@
 //!
 //! - [`map`]: the map itself.
 //! - [`increment`]: from one epoch to another and back.
+//! - [`placement`]: from a pg to its OSDs, and the intervals of its life.
 //! - [`codec`]: the byte form.
 
 #![forbid(unsafe_code)]
@@ -10,6 +11,7 @@
 pub mod codec;
 pub mod increment;
 pub mod map;
+pub mod placement;
 #[cfg(test)]
 mod sample;
 

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use nacre_crush::model::{Bucket, BucketAlg, ChooseArg, CrushMap, Device, Mode, Rule, RuleKind, Step, Weight};
+use nacre_crush::model::{
+    Bucket, BucketAlg, ChooseArg, CrushMap, Device, Mode, MsrTunables, Rule, RuleKind, Step, Weight,
+};
 use nacre_proto::ids::{Epoch, Incarnation, MonId, OsdId, PgId, PoolId, SessionId, Stamp, Uuid};
 use proptest::prelude::*;
 
-use crate::increment::CrushDelta;
 use crate::map::*;
 
 pub(crate) const FSID: Uuid = Uuid(*b"a test's cluster");
@@ -16,12 +17,12 @@ pub(crate) const NOW: Stamp = Stamp(1_700_000_000_000);
 fn bucket(id: i32, name: &str, kind: u16, items: Vec<i32>, weights: Vec<u32>) -> Bucket {
     let weight = Weight(weights.iter().sum());
     let weights = weights.into_iter().map(Weight).collect();
-    Bucket { id, name: name.into(), kind, alg: BucketAlg::Straw2, hash: 0, items, weights, weight }
+    Bucket { id, name: name.into(), kind, alg: BucketAlg::Straw2, hash: 0, items, weights, weight, straws: None }
 }
 
 /// Racks of 16 hosts of `per_host` OSDs each, one replicated rule over hosts.
 pub(crate) fn crush(osds: u32, per_host: u32) -> CrushMap {
-    let mut map = CrushDelta::nothing();
+    let mut map = CrushMap::default();
     map.types = [(0, "osd"), (1, "host"), (3, "rack"), (11, "root")].map(|(id, name)| (id, name.to_owned())).into();
     map.classes = [(0, "ssd".to_owned())].into();
     map.max_devices = osds;
@@ -163,6 +164,7 @@ pub(crate) fn full() -> ClusterMap {
     let arg = ChooseArg { ids: vec![], weight_set: vec![vec![Weight(5); 2]] };
     crush.choose_args.insert(-1, BTreeMap::from([(-3, arg)]));
     crush.devices.insert(3, Device { name: "a-name-of-its-own".into(), class: None });
+    crush.msr = Some(MsrTunables { descents: 4, collision_tries: 5 });
     crush.shadows.insert(-1, BTreeMap::from([(0, -9)]));
     map.crush.replace(crush);
     map

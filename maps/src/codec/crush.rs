@@ -13,12 +13,12 @@ use crate::increment::CrushDelta;
 
 /// The whole map.
 pub fn put_crush(map: &CrushMap, out: &mut Vec<u8>) {
-    CrushDelta::between(&CrushDelta::nothing(), map).put(out);
+    CrushDelta::between(&CrushMap::default(), map).put(out);
 }
 
 /// Reads what [`put_crush`] wrote.
 pub fn take_crush(from: &mut Reader<'_>) -> Result<CrushMap, DecodeError> {
-    let mut map = CrushDelta::nothing();
+    let mut map = CrushMap::default();
     CrushDelta::take(from)?.apply(&mut map);
     Ok(map)
 }
@@ -62,6 +62,9 @@ impl Wire for Bucket {
             self.items.put(out);
             self.weights.put(out);
             self.id.put(out);
+            if self.straws.is_some() {
+                self.straws.put(out);
+            }
         });
     }
 
@@ -84,7 +87,12 @@ impl Wire for Bucket {
         if items.len() != weights.len() {
             return Err(DecodeError::Value { what: "bucket with more items than weights" });
         }
-        Ok(Bucket { id: Wire::take(&mut from)?, name, kind, alg, hash, items, weights, weight })
+        let id = Wire::take(&mut from)?;
+        let straws: Option<Vec<u32>> = from.field()?;
+        if straws.as_ref().is_some_and(|straws| straws.len() != items.len()) {
+            return Err(DecodeError::Value { what: "bucket with more items than straws" });
+        }
+        Ok(Bucket { id, name, kind, alg, hash, items, weights, weight, straws })
     }
 }
 
@@ -135,19 +143,11 @@ impl Wire for Step {
 
 impl Wire for RuleKind {
     fn put(&self, out: &mut Vec<u8>) {
-        out.push(match self {
-            RuleKind::Replicated => 1,
-            RuleKind::Erasure => 3,
-            RuleKind::Other(number) => *number,
-        });
+        out.push(u8::from(*self));
     }
 
     fn take(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(match from.byte()? {
-            1 => RuleKind::Replicated,
-            3 => RuleKind::Erasure,
-            number => RuleKind::Other(number),
-        })
+        from.byte().map(RuleKind::from)
     }
 }
 

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use nacre_crush::model::{Bucket, ChooseArg, ClassId, CrushMap, Device, ItemId, Rule, RuleId, Tunables, TypeId};
+use nacre_crush::model::{
+    Bucket, ChooseArg, ClassId, CrushMap, Device, ItemId, MsrTunables, Rule, RuleId, Tunables, TypeId,
+};
 
-use crate::codec::wire::{Reader, Wire, put_part};
+use crate::codec::wire::{Reader, Wire, put_part, record};
 use crate::codec::{DecodeError, digest};
 use crate::codec::{put_changes, put_device, take_changes, take_device};
 
@@ -16,8 +18,8 @@ type Changes<K, V> = BTreeMap<K, Option<V>>;
 /// A change of the crush map. An entry without a value is removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CrushDelta {
-    /// `max_devices`, `max_buckets`, `max_rules`.
-    pub limits: Option<(u32, (u32, u32))>,
+    /// Numbers of the whole map.
+    pub limits: Option<CrushLimits>,
     /// New tunables.
     pub tunables: Option<Tunables>,
     /// Devices.
@@ -36,8 +38,27 @@ pub struct CrushDelta {
     pub choose_args: Changes<i64, BTreeMap<ItemId, ChooseArg>>,
 }
 
-fn limits(map: &CrushMap) -> (u32, (u32, u32)) {
-    (map.max_devices, (map.max_buckets, map.max_rules))
+/// The numbers of a crush map that are not tunables.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CrushLimits {
+    /// `max_devices` of the map.
+    pub devices: u32,
+    /// `max_buckets` of the map.
+    pub buckets: u32,
+    /// `max_rules` of the map.
+    pub rules: u32,
+    /// `msr` of the map: descents and collision tries.
+    pub msr: Option<(u32, u32)>,
+}
+record!(CrushLimits { devices, buckets, rules, msr });
+
+fn limits(map: &CrushMap) -> CrushLimits {
+    CrushLimits {
+        devices: map.max_devices,
+        buckets: map.max_buckets,
+        rules: map.max_rules,
+        msr: map.msr.map(|msr| (msr.descents, msr.collision_tries)),
+    }
 }
 
 fn between<K: Ord + Clone, V: PartialEq + Clone>(from: &BTreeMap<K, V>, to: &BTreeMap<K, V>) -> Changes<K, V> {
@@ -80,32 +101,6 @@ fn take_plain<K, V: Wire>(_: &K, from: &mut Reader<'_>) -> Result<V, DecodeError
 }
 
 impl CrushDelta {
-    /// The map that every other is a change of.
-    pub fn nothing() -> CrushMap {
-        CrushMap {
-            max_devices: 0,
-            max_buckets: 0,
-            max_rules: 0,
-            devices: BTreeMap::new(),
-            types: BTreeMap::new(),
-            buckets: BTreeMap::new(),
-            rules: BTreeMap::new(),
-            tunables: Tunables {
-                choose_local_tries: 0,
-                choose_local_fallback_tries: 0,
-                choose_total_tries: 50,
-                chooseleaf_descend_once: 1,
-                chooseleaf_vary_r: 1,
-                chooseleaf_stable: 1,
-                straw_calc_version: 1,
-                allowed_bucket_algs: 54,
-            },
-            classes: BTreeMap::new(),
-            shadows: BTreeMap::new(),
-            choose_args: BTreeMap::new(),
-        }
-    }
-
     /// What leads from one map to the other.
     pub fn between(from: &CrushMap, to: &CrushMap) -> Self {
         Self {
@@ -128,8 +123,9 @@ impl CrushDelta {
 
     /// Makes the change.
     pub fn apply(&self, map: &mut CrushMap) {
-        if let Some((devices, (buckets, rules))) = self.limits {
-            (map.max_devices, map.max_buckets, map.max_rules) = (devices, buckets, rules);
+        if let Some(limits) = &self.limits {
+            (map.max_devices, map.max_buckets, map.max_rules) = (limits.devices, limits.buckets, limits.rules);
+            map.msr = limits.msr.map(|(descents, collision_tries)| MsrTunables { descents, collision_tries });
         }
         if let Some(tunables) = self.tunables {
             map.tunables = tunables;
@@ -161,7 +157,7 @@ impl CrushDelta {
             digest(&[&scratch])
         };
         [
-            self.limits.map_or(0, |_| fixed(1, &|out| limits(map).put(out))),
+            self.limits.as_ref().map_or(0, |_| fixed(1, &|out| limits(map).put(out))),
             self.tunables.map_or(0, |_| fixed(2, &|out| map.tunables.put(out))),
             part(3, &self.devices, &map.devices, |id, device, out| put_device(*id, device, out)),
             part(4, &self.types, &map.types, put_plain),
@@ -216,7 +212,7 @@ pub struct Crush {
 
 impl Default for Crush {
     fn default() -> Self {
-        Self { map: Arc::new(CrushDelta::nothing()), digest: 0 }
+        Self { map: Arc::new(CrushMap::default()), digest: 0 }
     }
 }
 

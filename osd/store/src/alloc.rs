@@ -265,7 +265,7 @@ impl Allocator {
             push(runs, run);
             *left -= run.len;
             at = run.end();
-            if at % CHUNK != 0 {
+            if !at.is_multiple_of(CHUNK) {
                 return;
             }
         }

@@ -3,11 +3,13 @@
 //!
 //! - [`identity`]: names, certificates, capabilities, joining. Values without clock or I/O.
 //! - [`tls`]: mutual TLS on every TCP connection, for frames and gRPC alike.
+//! - [`frame`]: what a message looks like on a stream.
 //!
 //! What crosses the border of this crate: meaning stays outside. A frame's metadata and data are bytes to it, a method
 //! is a number, a status is a code; it knows who is speaking and that what was said arrived whole.
 
 #![forbid(unsafe_code)]
 
+pub mod frame;
 pub mod identity;
 pub mod tls;

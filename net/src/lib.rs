@@ -10,6 +10,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod conn;
 pub mod frame;
 pub mod identity;
+pub mod metrics;
 pub mod tls;

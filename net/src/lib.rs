@@ -4,6 +4,9 @@
 //! - [`identity`]: names, certificates, capabilities, joining. Values without clock or I/O.
 //! - [`tls`]: mutual TLS on every TCP connection, for frames and gRPC alike.
 //! - [`frame`]: what a message looks like on a stream.
+//! - [`conn`]: calls, replies and notices on a connection; the rules of sessions.
+//! - [`node`]: a process in the network: listening, dialing, coming back; also in memory.
+//! - [`metrics`]: what is counted.
 //!
 //! What crosses the border of this crate: meaning stays outside. A frame's metadata and data are bytes to it, a method
 //! is a number, a status is a code; it knows who is speaking and that what was said arrived whole.
@@ -14,4 +17,5 @@ pub mod conn;
 pub mod frame;
 pub mod identity;
 pub mod metrics;
+pub mod node;
 pub mod tls;

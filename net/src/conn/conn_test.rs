@@ -81,10 +81,8 @@ fn spawn(connection: Connection<DuplexStream>) -> Side {
 async fn connections(dialer: Own, acceptor: Own, pipe: usize) -> (Connection<DuplexStream>, Connection<DuplexStream>) {
     let (a, b) = tokio::io::duplex(pipe);
     let (osd, alice) = (Proof::Known(identity("osd.1"), None), Proof::Known(identity("client.alice"), None));
-    let (dialed, accepted) = tokio::join!(
-        dial(a, dialer, osd, Via::Memory, None),
-        accept(b, acceptor, alice, Via::Memory, |_, _, _| async {})
-    );
+    let (dialed, accepted) =
+        tokio::join!(dial(a, dialer, osd, Via::Memory, None), accept(b, acceptor, alice, Via::Memory));
     (dialed.unwrap(), accepted.unwrap())
 }
 
@@ -103,7 +101,7 @@ impl Raw {
     async fn meet(config: &Config, metrics: &NetMetrics, pipe: usize) -> (Raw, Side) {
         let (mut a, b) = tokio::io::duplex(pipe);
         let proof = Proof::Known(identity("client.alice"), None);
-        let server = accept(b, own("osd.1", config, metrics), proof, Via::Memory, |_, _, _| async {});
+        let server = accept(b, own("osd.1", config, metrics), proof, Via::Memory);
         let raw = async {
             let hello = hello::Hello {
                 oldest: 1,
@@ -503,7 +501,7 @@ async fn hellos_that_do_not_fit_are_refused_with_a_reason_both_sides_hear() {
         let (osd, alice) = (Proof::Known(identity("osd.1"), None), Proof::Known(identity("client.alice"), None));
         let (dialed, accepted) = tokio::join!(
             dial(a, dialer, osd, Via::Memory, None),
-            accept(b, own("osd.1", &config, &m), alice, Via::Memory, |_, _, _| async {})
+            accept(b, own("osd.1", &config, &m), alice, Via::Memory)
         );
         assert_eq!(accepted.unwrap_err().reason(), "hello");
         let told = dialed.unwrap_err();
@@ -515,7 +513,7 @@ async fn hellos_that_do_not_fit_are_refused_with_a_reason_both_sides_hear() {
     let expect = crate::tls::Expect::Name("osd.2".parse().unwrap());
     let (dialed, _) = tokio::join!(
         dial(a, own("client.alice", &config, &m), osd, Via::Memory, Some(&expect)),
-        accept(b, own("osd.1", &config, &m), alice, Via::Memory, |_, _, _| async {})
+        accept(b, own("osd.1", &config, &m), alice, Via::Memory)
     );
     assert_eq!(dialed.unwrap_err().reason(), "unexpected_peer");
 }
@@ -530,13 +528,7 @@ async fn a_peer_revoked_while_connected_is_not_heard_any_more() {
     let (osd, alice) = (Proof::Known(identity("osd.1"), None), identity("client.alice"));
     let (dialed, accepted) = tokio::join!(
         dial(a, own("client.alice", &config, &counted), osd, Via::Memory, None),
-        accept(
-            b,
-            own("osd.1", &config, &counted),
-            Proof::Known(alice.clone(), Some(trust.clone())),
-            Via::Memory,
-            |_, _, _| async {}
-        )
+        accept(b, own("osd.1", &config, &counted), Proof::Known(alice.clone(), Some(trust.clone())), Via::Memory)
     );
     let (client, mut server) = (spawn(dialed.unwrap()), spawn(accepted.unwrap()));
     let heard = client.peer.start(Request::new(1, Bytes::new())).unwrap();

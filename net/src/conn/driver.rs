@@ -103,32 +103,44 @@ pub(super) struct Start<S> {
 
 /// A connection that is up. Nothing moves until [`Connection::run`] is polled.
 pub struct Connection<S> {
-    start: Start<S>,
+    /// Taken by `run`.
+    start: Option<Start<S>>,
+    shared: Arc<Shared>,
 }
 
 impl<S> std::fmt::Debug for Connection<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Connection({})", self.start.shared.info.identity.name)
+        write!(f, "Connection({})", self.shared.info.identity.name)
     }
 }
 
 impl<S> Connection<S> {
     pub(super) fn new(start: Start<S>) -> Connection<S> {
-        Connection { start }
+        Connection { shared: start.shared.clone(), start: Some(start) }
     }
 
     /// The handle to the other end.
     #[must_use]
     pub fn peer(&self) -> Peer {
-        Peer(self.start.shared.clone())
+        Peer(self.shared.clone())
+    }
+}
+
+impl<S> Drop for Connection<S> {
+    fn drop(&mut self) {
+        if self.start.is_some() {
+            // Never run: whoever waits for its end must not wait for ever.
+            self.shared.finish(Arc::new(End::Local("its task was dropped")), std::iter::empty());
+        }
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Drives the connection to its end. The future is `Send` if stream and handler are, so it can be spawned on any
     /// runtime; on a current-thread runtime handlers may hold what is not `Send`.
-    pub async fn run<H: Handler>(self, handler: H) -> Arc<End> {
-        let Start { stream, shared, decoder, config, budget, trust, metrics } = self.start;
+    pub async fn run<H: Handler>(mut self, handler: H) -> Arc<End> {
+        let Some(start) = self.start.take() else { return Arc::new(End::Closed) };
+        let Start { stream, shared, decoder, config, budget, trust, metrics } = start;
         let seen = trust.as_ref().map_or(0, |t| t.changes());
         let window = (config.window / PERMIT).max(1);
         let mut driver = Driver {

@@ -239,19 +239,13 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(build(stream, decoder, own, Agreed { hello, identity, resumed }, via, proof))
 }
 
-/// The acceptor's part. `takeover` is called with what the peer says it is before it is answered: there an older
-/// connection of the same session is ended and waited for.
-pub async fn accept<S, F>(
+/// The acceptor's part.
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     mut stream: S,
     own: Own,
     proof: Proof,
     via: Via,
-    takeover: impl FnOnce(Arc<Identity>, u64, u32) -> F,
-) -> Result<Connection<S>, End>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-    F: Future<Output = ()>,
-{
+) -> Result<Connection<S>, End> {
     let mut decoder = Decoder::new(HELLO_LIMITS);
     let agreed = async {
         let frame = receive(&mut stream, &mut decoder).await?;
@@ -268,7 +262,6 @@ where
             return Err(end);
         }
     };
-    takeover(identity.clone(), hello.session, hello.lane).await;
     let (header, meta) = hello_frame(&own);
     let said = tokio::time::timeout(HELLO_TIMEOUT, send(&mut stream, &header, &meta)).await;
     said.map_err(|_| End::Hello("the peer does not read".into()))??;

@@ -4,7 +4,7 @@
 //! replies, and writes everything that waits in one vectored write. [`Peer`] is the handle others hold to it.
 //!
 //! - [`hello`]: the first frames: who speaks, for which session, and what each side accepts.
-//! - [`peer`]: calling. - [`serve`]: being called. - [`driver`]: the task. - [`shared`]: what they share.
+//! - [`peer`]: calling. - [`serve`]: being called. - [`driver`]: the task. - `shared`: what they share.
 //! - [`budget`]: memory that many connections share. - [`end`]: why a connection ended, and under what word it counts.
 //!
 //! # Back-pressure

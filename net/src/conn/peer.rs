@@ -114,7 +114,7 @@ impl From<CallError> for Status {
 
 /// A handle to the process at the other end of a connection. Cheap to clone; the connection lives as long as its task.
 #[derive(Clone, Debug)]
-pub struct Peer(pub(super) Arc<Shared>);
+pub struct Peer(pub(crate) Arc<Shared>);
 
 impl Peer {
     /// Who it is.

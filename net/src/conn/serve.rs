@@ -121,13 +121,11 @@ impl Call {
     }
 
     /// The part that answers, for a service that takes the call apart.
-    #[must_use]
     pub fn into_responder(self) -> Responder {
         self.responder
     }
 
     /// Arguments, payload and the part that answers.
-    #[must_use]
     pub fn into_parts(self) -> (Bytes, Bytes, Responder) {
         (self.meta, self.data, self.responder)
     }

@@ -10,7 +10,7 @@
 //! skip the judgement, and connections are few and long.
 //!
 //! For tonic, [`TlsServer::accept`] and [`TlsClient::connect`] give plain `AsyncRead + AsyncWrite` streams with the
-//! peer's [`Identity`] beside them; the crate that serves gRPC wraps them in its own types.
+//! peer's [`Identity`](crate::identity::Identity) beside them; the crate that serves gRPC wraps them in its own types.
 
 pub mod client;
 pub mod credentials;

@@ -4,6 +4,8 @@
 //! for simulation. It knows nothing of pgs' logs, peers or clients: transactions are plain types of `proto`.
 
 mod api;
+#[cfg(feature = "disk")]
+pub mod bench;
 mod error;
 pub mod limits;
 mod memory;

@@ -5,7 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod completion;
+mod local;
 mod output;
 #[cfg(test)]
 mod reference;
@@ -48,12 +50,20 @@ Errors go to stderr as one line that starts with \"error:\", causes behind it in
 
 #[derive(Subcommand)]
 enum Noun {
+    Up(local::Up),
+    Down(local::Down),
+    Status(local::Status),
+    Cluster(cluster::Noun),
     Completion(completion::Completion),
 }
 
 impl Run for Noun {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         match self {
+            Noun::Up(verb) => verb.run(out),
+            Noun::Down(verb) => verb.run(out),
+            Noun::Status(verb) => verb.run(out),
+            Noun::Cluster(noun) => noun.run(out),
             Noun::Completion(verb) => verb.run(out),
         }
     }

@@ -7,7 +7,6 @@ use crate::output::Out;
 pub(crate) enum Verdict {
     /// Exit code 0.
     Good,
-    #[allow(dead_code, reason = "the first noun with a check brings its user")]
     /// Exit code 1: the verb worked, and what it found is bad. It has said so itself, `main` adds nothing.
     Bad,
 }

@@ -2,11 +2,12 @@
 //!
 //! - [`Out`]: standard output, buffered. Notices when its reader is gone (`| head`), which ends the verb quietly.
 //! - [`JsonFlag`]: the `--json` of a verb, to be flattened into its arguments.
-//! - [`table`]: columns that fit a terminal.
+//! - [`table`]: columns that fit a terminal. [`tree`]: the lines of a drawn tree.
 //!
 //! Nothing here knows what it prints.
 
 mod table;
+mod tree;
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 
@@ -14,8 +15,8 @@ use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use serde::Serialize;
 
-#[allow(unused_imports, reason = "the first noun with a listing brings its user")]
 pub(crate) use table::{Align, Table};
+pub(crate) use tree::branches;
 
 /// When to colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -51,7 +52,6 @@ pub(crate) struct JsonFlag {
 
 /// What a piece of text means; the colour follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the first noun with a listing brings its user")]
 pub(crate) enum Tone {
     /// As it is.
     Plain,
@@ -101,13 +101,11 @@ impl Out {
     }
 
     /// `text` in the colour of `tone`, or as it is where colours are off.
-    #[allow(dead_code, reason = "the first noun with a listing brings its user")]
     pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
         paint(self.coloured, tone, text)
     }
 
     /// One value as JSON, indented, with a newline.
-    #[allow(dead_code, reason = "the first noun with a listing brings its user")]
     pub(crate) fn json<T: Serialize>(&mut self, value: &T) -> anyhow::Result<()> {
         serde_json::to_writer_pretty(&mut *self, value)?;
         writeln!(self)?;

@@ -1,8 +1,6 @@
 //! Columns that line up: headings, left or right aligned cells, two blanks between. It does not wrap; what may grow
 //! without bound belongs into the last column, which is never padded.
 
-#![allow(dead_code, reason = "the first noun with a listing brings its user")]
-
 use std::io::{self, Write};
 
 use super::{Out, Tone};

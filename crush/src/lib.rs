@@ -26,3 +26,5 @@ pub mod text;
 
 pub use lookup::PostOrder;
 pub use shadow::ShadowError;
+#[expect(unsafe_code, reason = "vector instructions: loads by pointer, and code only some processors run")]
+mod simd;

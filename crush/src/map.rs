@@ -33,15 +33,21 @@
 //!
 //! Not here: pgs  and what the cluster map lays over the result (upmap, affinity, temporary sets).
 
+mod batch;
 mod choose;
 mod compile;
 mod rule;
 
+use batch::{Batch, Choice};
 use choose::Permutations;
+#[cfg(test)]
+pub(crate) use choose::straw2;
 pub use compile::MapError;
 use compile::{Bucket, View};
 
 use crate::model::{ItemId, RuleId, Step, Tunables, Weight};
+pub use crate::simd::Kernel;
+use crate::simd::{Jobs, Pool};
 
 /// How many item draws one mapping may cost before it gives up. Rules that can be satisfied need some hundreds.
 pub const BUDGET: u32 = 1 << 26;
@@ -58,19 +64,27 @@ pub struct Mapper {
     items: Vec<ItemId>,
     /// For each of `items` the index of the bucket, or [`compile::DEVICE`].
     links: Vec<u32>,
-    /// Ids to hash and straw2 weights, wherever a [`View`] points.
-    ids: Vec<ItemId>,
-    weights: Vec<u32>,
+    /// Ids to hash and weights, wherever a [`View`] points.
+    pool: Pool,
+    kernel: Kernel,
     /// Straws, tree nodes, list sums.
     derived: Vec<u32>,
     /// How each bucket draws without choose_args.
-    views: Vec<View>,
+    views: Views,
     /// How each bucket draws with each set of choose_args, in order of their keys.
-    arg_views: Vec<(i64, Vec<View>)>,
+    arg_views: Vec<(i64, Views)>,
     rules: Vec<(RuleId, Vec<Step>)>,
     tunables: Tunables,
     max_devices: u32,
     budget: u32,
+}
+
+/// How all buckets draw, by number.
+#[derive(Debug)]
+struct Views {
+    views: Vec<View>,
+    /// Whether a bucket and all below it draw in a way that [`batch`] can do.
+    plain: Vec<bool>,
 }
 
 /// A rule of a [`Mapper`] with all that stays the same from input to input.
@@ -78,8 +92,10 @@ pub struct Mapper {
 pub struct Plan<'m> {
     mapper: &'m Mapper,
     steps: &'m [Step],
-    views: &'m [View],
+    views: &'m Views,
     positions: usize,
+    /// The rule as a single choice, if it can be made abreast.
+    choice: Option<Choice>,
 }
 
 /// Scratch memory of a mapping. One is enough for a thread; it adapts to whatever mapper it is used with.
@@ -90,13 +106,63 @@ pub struct Workspace {
     next: Vec<ItemId>,
     leaves: Vec<ItemId>,
     result: Vec<ItemId>,
+    scratch: Scratch,
+    batch: Batch,
+    /// Inputs of the chunk that is being mapped, and those of them that turned out hard.
+    inputs: Vec<u32>,
+    hard: Vec<u32>,
+}
+
+/// What drawing one item after the other needs.
+#[derive(Debug, Default)]
+struct Scratch {
     perms: Permutations,
+    jobs: Jobs,
+    bounds: Vec<u32>,
+}
+
+/// The results of [`Plan::map_all`]: a list for each input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mappings {
+    positions: usize,
+    /// `positions` for each input, of which the first `lengths` count.
+    items: Vec<ItemId>,
+    lengths: Vec<u16>,
+}
+
+impl Mappings {
+    /// How many inputs were mapped.
+    pub fn len(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// Whether none were.
+    pub fn is_empty(&self) -> bool {
+        self.lengths.is_empty()
+    }
+
+    /// The devices of the input at that place, as [`Plan::map`] gives them.
+    #[inline]
+    pub fn get(&self, at: usize) -> &[ItemId] {
+        &self.items[at * self.positions..][..self.lengths[at] as usize]
+    }
+
+    /// All lists, in the order of the inputs.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &[ItemId]> {
+        (0..self.len()).map(|at| self.get(at))
+    }
 }
 
 impl Mapper {
     /// Limits what a mapping may cost to `draws` instead of [`BUDGET`].
     pub fn with_budget(mut self, draws: u32) -> Mapper {
         self.budget = draws;
+        self
+    }
+
+    /// Draws with another [`Kernel`] than the best; the results are the same.
+    pub fn with_kernel(mut self, kernel: Kernel) -> Mapper {
+        self.kernel = kernel;
         self
     }
 
@@ -113,7 +179,10 @@ impl Mapper {
             Some(set) => &self.arg_views[set].1,
             None => &self.views,
         };
-        Ok(Plan { mapper: self, steps: &self.rules[at].1, views, positions: positions as usize })
+        let (steps, positions) = (self.rules[at].1.as_slice(), positions as usize);
+        let mut plan = Plan { mapper: self, steps, views, positions, choice: None };
+        plan.choice = Choice::of(&plan);
+        Ok(plan)
     }
 
     /// Maps one input; [`plan`](Self::plan) and [`Plan::map`] in one call.
@@ -136,7 +205,71 @@ impl Plan<'_> {
     ///
     /// By a firstn rule there are as many as could be found; by an indep rule there is a hole where none was.
     pub fn map<'w>(&self, x: u32, reweights: &[Weight], workspace: &'w mut Workspace) -> &'w [ItemId] {
-        rule::run(self, x, reweights, workspace);
+        let mut settled = false;
+        if let Some(choice) = &self.choice {
+            let Workspace { batch, result, .. } = workspace;
+            batch.map(self, choice, &[x], reweights, |_, found| {
+                if let Some(found) = found {
+                    result.clear();
+                    result.extend_from_slice(found);
+                    settled = true;
+                }
+            });
+        }
+        if !settled {
+            rule::run(self, x, reweights, workspace);
+        }
         &workspace.result
     }
+
+    /// Maps many inputs, in place of what was in `mappings`. Each list is what [`Plan::map`] gives, several times faster
+    /// where the rule is of the usual kind.
+    pub fn map_all(
+        &self,
+        inputs: impl IntoIterator<Item = u32>,
+        reweights: &[Weight],
+        workspace: &mut Workspace,
+        mappings: &mut Mappings,
+    ) {
+        let Mappings { positions, items, lengths } = mappings;
+        *positions = self.positions;
+        items.clear();
+        lengths.clear();
+        let chunk = self.choice.as_ref().map_or(64, batch::chunk);
+        let mut inputs = inputs.into_iter();
+        loop {
+            workspace.inputs.clear();
+            workspace.inputs.extend(inputs.by_ref().take(chunk));
+            let from = lengths.len();
+            let count = workspace.inputs.len();
+            if count == 0 {
+                break;
+            }
+            lengths.resize(from + count, 0);
+            items.resize((from + count) * self.positions, 0);
+            let mut put = |i: usize, found: &[ItemId]| {
+                lengths[from + i] = found.len() as u16;
+                items[(from + i) * self.positions..][..found.len()].copy_from_slice(found);
+            };
+            workspace.hard.clear();
+            match &self.choice {
+                None => workspace.hard.extend(0..count as u32),
+                Some(choice) => {
+                    let Workspace { batch, inputs, hard, .. } = workspace;
+                    batch.map(self, choice, inputs, reweights, |i, found| match found {
+                        Some(found) => put(i, found),
+                        None => hard.push(i as u32),
+                    });
+                }
+            }
+            while let Some(i) = workspace.hard.pop() {
+                rule::run(self, workspace.inputs[i as usize], reweights, workspace);
+                put(i as usize, &workspace.result);
+            }
+        }
+    }
 }
+
+#[cfg(test)]
+#[path = "map_test.rs"]
+mod tests;

@@ -3,14 +3,18 @@
 //! Each takes the bucket, the input and the attempt and gives the place of an item in [`Mapper::items`]. The bucket has at
 //! least one item. Random permutations are the only state; they are forgotten from one mapping to the next.
 
-use super::Mapper;
 use super::compile::{Bucket, View, padded};
+use super::{Mapper, Scratch};
 use crate::hash::{hash3, hash4};
 use crate::ln::depth;
 use crate::model::{BucketAlg, ItemId};
+use crate::simd::Job;
 
 /// A position of an indep choice that nothing was found for yet. No device has this id.
 pub(super) const UNDECIDED: ItemId = 0x7fff_fffe;
+
+/// Straw2 buckets of fewer items are drawn without the kernel.
+const WORTH_VECTORS: usize = 3;
 
 impl Mapper {
     /// Draws an item of bucket `n`.
@@ -22,32 +26,39 @@ impl Mapper {
         x: u32,
         r: u32,
         position: usize,
-        perms: &mut Permutations,
+        scratch: &mut Scratch,
     ) -> usize {
         let bucket = &self.buckets[n as usize];
         let start = bucket.start as usize;
         let items = &self.items[start..start + bucket.size as usize];
         start
             + match bucket.alg {
-                BucketAlg::Straw2 => self.straw2(&views[n as usize], bucket.size as usize, x, r, position),
-                BucketAlg::Uniform => perms.choose(bucket, x, r),
+                BucketAlg::Straw2 => self.straw2(&views[n as usize], bucket.size as usize, x, r, position, scratch),
+                BucketAlg::Uniform => scratch.perms.choose(bucket, x, r),
                 BucketAlg::List => self.list(bucket, items, n, x, r),
                 BucketAlg::Tree => self.tree(bucket, x, r),
                 BucketAlg::Straw => self.straw(bucket, items, x, r),
             }
     }
 
-    fn straw2(&self, view: &View, size: usize, x: u32, r: u32, position: usize) -> usize {
-        let ids = &self.ids[view.ids as usize..][..size];
+    fn straw2(&self, view: &View, size: usize, x: u32, r: u32, position: usize, scratch: &mut Scratch) -> usize {
         let last = view.positions as usize - 1;
-        let weights = &self.weights[view.weights as usize + position.min(last) * padded(size)..][..size];
-        straw2(ids, weights, x, r)
+        let room = padded(size);
+        let weights = view.weights as usize + position.min(last) * room;
+        if size < WORTH_VECTORS {
+            return straw2(&self.pool.ids[view.ids as usize..][..size], &self.pool.weights[weights..][..size], x, r);
+        }
+        let Scratch { jobs, bounds, .. } = scratch;
+        jobs.clear();
+        jobs.push(Job { x, r, ids: view.ids, weights: weights as u32, size: size as u32, start: 0, tag: 0 });
+        self.kernel.draw(&self.pool, jobs, room.min(16), bounds);
+        jobs.drawn().next().map_or(0, |drawn| drawn.at)
     }
 
     /// From the newest item to the oldest: each wins by its share of what it and all older ones weigh.
     fn list(&self, bucket: &Bucket, items: &[ItemId], n: u32, x: u32, r: u32) -> usize {
         let sums = &self.derived[bucket.derived as usize..][..items.len()];
-        let weights = &self.weights[self.views[n as usize].weights as usize..][..items.len()];
+        let weights = &self.pool.weights[self.views.views[n as usize].weights as usize..][..items.len()];
         let wins = |&i: &usize| {
             let draw = hash4(x, items[i] as u32, r, bucket.id as u32) & 0xffff;
             (u64::from(draw) * u64::from(sums[i])) >> 16 < u64::from(weights[i])
@@ -87,10 +98,10 @@ impl Mapper {
 
 /// The straw2 draw as it is defined: the smallest `depth / weight` wins, the first of several; zero weights never do.
 /// At least one weight is above zero.
-pub(super) fn straw2(ids: &[ItemId], weights: &[u32], x: u32, r: u32) -> usize {
+pub(crate) fn straw2(ids: &[u32], weights: &[u32], x: u32, r: u32) -> usize {
     let mut best = (u64::MAX, 0);
     for (i, (&id, &weight)) in ids.iter().zip(weights).enumerate() {
-        if let Some(draw) = depth(hash3(x, id as u32, r)).checked_div(u64::from(weight))
+        if let Some(draw) = depth(hash3(x, id, r)).checked_div(u64::from(weight))
             && draw < best.0
         {
             best = (draw, i);

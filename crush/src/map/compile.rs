@@ -6,9 +6,10 @@
 //! 3. No device has the id of a hole or of an undecided position.
 //! 4. A straw2 bucket with items has at least one weight above zero (see `straw2_weights`).
 
-use super::{BUDGET, Mapper, choose};
+use super::{BUDGET, Mapper, Views, batch, choose};
 use crate::derive;
 use crate::model::{self, BucketAlg, ChooseArg, CrushMap, ItemId, RuleId, TypeId, Weight};
+use crate::simd::{Kernel, Pool, reciprocal};
 use std::collections::BTreeMap;
 
 /// The link of an item that is a device.
@@ -129,9 +130,9 @@ pub(super) struct Bucket {
 /// What the items of a bucket draw with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct View {
-    /// Where the ids to hash begin in [`Mapper::ids`].
+    /// Where the ids to hash begin in [`Pool::ids`].
     pub(super) ids: u32,
-    /// Where the weights of position 0 begin in [`Mapper::weights`]; those of the next position follow, padded.
+    /// Where the weights of position 0 begin in [`Pool::weights`]; those of the next position follow, padded.
     pub(super) weights: u32,
     /// How many positions there are; later ones use the last.
     pub(super) positions: u32,
@@ -154,10 +155,10 @@ impl Mapper {
             buckets: Vec::with_capacity(map.buckets.len()),
             items: Vec::new(),
             links: Vec::new(),
-            ids: Vec::new(),
-            weights: Vec::new(),
+            pool: Pool::default(),
+            kernel: Kernel::best(),
             derived: Vec::new(),
-            views: Vec::with_capacity(map.buckets.len()),
+            views: Views { views: Vec::with_capacity(map.buckets.len()), plain: Vec::new() },
             arg_views: Vec::with_capacity(map.choose_args.len()),
             rules: map.rules.iter().map(|(&id, rule)| (id, rule.steps.clone())).collect(),
             tunables: map.tunables,
@@ -168,15 +169,17 @@ impl Mapper {
             check(map, key, bucket)?;
             mapper.push_bucket(bucket, &numbers, map.tunables.straw_calc_version)?;
         }
-        mapper.refuse_cycles(map)?;
+        let children_first = mapper.children_first(map)?;
+        mapper.views.plain = batch::plain(&mapper, &mapper.views.views, &children_first);
         for (&set, args) in &map.choose_args {
-            let mut views = mapper.views.clone();
+            let mut views = mapper.views.views.clone();
             for (id, arg) in args {
                 // A set may speak of a bucket that is gone, and only straw2 looks at it: Ceph passes over both.
                 let Some(bucket) = map.buckets.get(id) else { continue };
                 views[numbers[id] as usize] = mapper.push_args(set, bucket, arg, views[numbers[id] as usize])?;
             }
-            mapper.arg_views.push((set, views));
+            let plain = batch::plain(&mapper, &views, &children_first);
+            mapper.arg_views.push((set, Views { views, plain }));
         }
         Ok(mapper)
     }
@@ -207,7 +210,7 @@ impl Mapper {
             },
         }
         self.check_room()?;
-        self.views.push(View { ids, weights, positions: 1 });
+        self.views.views.push(View { ids, weights, positions: 1 });
         self.buckets.push(Bucket {
             id: bucket.id,
             start: start as u32,
@@ -236,7 +239,7 @@ impl Mapper {
         }
         if !arg.weight_set.is_empty() && bucket.alg == BucketAlg::Straw2 {
             view.positions = arg.weight_set.len() as u32;
-            view.weights = self.weights.len() as u32;
+            view.weights = self.pool.weights.len() as u32;
             for weights in &arg.weight_set {
                 if weights.len() != items {
                     return Err(wrong(weights.len()));
@@ -250,33 +253,36 @@ impl Mapper {
     }
 
     fn push_ids(&mut self, ids: &[ItemId]) -> u32 {
-        let start = self.ids.len();
-        self.ids.extend_from_slice(ids);
-        self.ids.resize(start + padded(ids.len()), 0);
+        let start = self.pool.ids.len();
+        self.pool.ids.extend(ids.iter().map(|&id| id as u32));
+        self.pool.ids.resize(start + padded(ids.len()), 0);
         start as u32
     }
 
     /// Where all weights are zero all draws are equal and the first item wins. Giving the first one a weight says the
     /// same, and spares every draw the question.
     fn push_weights(&mut self, weights: &[Weight]) -> u32 {
-        let start = self.weights.len();
-        self.weights.extend(weights.iter().map(|weight| weight.0));
+        let Pool { weights: pool, reciprocals, .. } = &mut self.pool;
+        let start = pool.len();
+        pool.extend(weights.iter().map(|weight| weight.0));
         if weights.iter().all(|&weight| weight == Weight::ZERO)
-            && let Some(first) = self.weights.get_mut(start)
+            && let Some(first) = pool.get_mut(start)
         {
             *first = 1;
         }
-        self.weights.resize(start + padded(weights.len()), 0);
+        pool.resize(start + padded(weights.len()), 0);
+        reciprocals.extend(pool[start..].iter().map(|&weight| reciprocal(weight).to_bits()));
         start as u32
     }
 
     fn check_room(&self) -> Result<(), MapError> {
-        let most = self.items.len().max(self.ids.len()).max(self.weights.len()).max(self.derived.len());
+        let most = self.items.len().max(self.pool.ids.len()).max(self.pool.weights.len()).max(self.derived.len());
         if most <= MAX_ITEMS { Ok(()) } else { Err(MapError::TooLarge) }
     }
 
-    /// Peels off buckets whose children are all peeled off; what remains holds a cycle.
-    fn refuse_cycles(&self, map: &CrushMap) -> Result<(), MapError> {
+    /// All buckets in an order that has children before their parents: peels off those whose children are all peeled off.
+    /// What remains holds a cycle.
+    fn children_first(&self, map: &CrushMap) -> Result<Vec<u32>, MapError> {
         let children = |n: usize| {
             let bucket = &self.buckets[n];
             let at = bucket.start as usize;
@@ -291,19 +297,19 @@ impl Mapper {
                 *open += 1;
             }
         }
-        let mut ready: Vec<usize> = (0..count).filter(|&n| open[n] == 0).collect();
-        let mut peeled = 0;
-        while let Some(n) = ready.pop() {
-            peeled += 1;
-            for &parent in &parents[n] {
+        let mut order: Vec<u32> = (0..count as u32).filter(|&n| open[n as usize] == 0).collect();
+        let mut at = 0;
+        while let Some(&n) = order.get(at) {
+            at += 1;
+            for &parent in &parents[n as usize] {
                 open[parent] -= 1;
                 if open[parent] == 0 {
-                    ready.push(parent);
+                    order.push(parent as u32);
                 }
             }
         }
-        if peeled == count {
-            return Ok(());
+        if order.len() == count {
+            return Ok(order);
         }
         // What is left also holds the buckets above the cycle; going down from one leads into it, and then round.
         let below = |n: usize| children(n).find(|&child| open[child] > 0);

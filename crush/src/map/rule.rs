@@ -4,17 +4,17 @@
 
 use super::choose::UNDECIDED;
 use super::compile::DEVICE;
-use super::{Mapper, Permutations, Plan, Workspace};
+use super::{Mapper, Plan, Scratch, Workspace};
 use crate::hash::hash2;
 use crate::model::{BucketAlg, ITEM_NONE, ItemId, Mode, Step, TypeId, Weight};
 
 /// Runs the plan's rule for `x` and leaves what it emits in `workspace.result`.
 pub(super) fn run(plan: &Plan<'_>, x: u32, reweights: &[Weight], workspace: &mut Workspace) {
-    let Workspace { current, next, leaves, result, perms } = workspace;
+    let Workspace { current, next, leaves, result, scratch, .. } = workspace;
     current.clear();
     result.clear();
-    perms.begin(plan.mapper.items.len());
-    let mut run = Run { plan, x, reweights, perms, tries: Tries::new(plan.mapper), budget: plan.mapper.budget };
+    scratch.perms.begin(plan.mapper.items.len());
+    let mut run = Run { plan, x, reweights, scratch, tries: Tries::new(plan.mapper), budget: plan.mapper.budget };
     for &step in plan.steps {
         match step {
             Step::Noop => {}
@@ -46,20 +46,20 @@ pub(super) fn run(plan: &Plan<'_>, x: u32, reweights: &[Weight], workspace: &mut
 }
 
 /// The tunables as the rule's `set_*` steps leave them.
-#[derive(Clone, Copy)]
-struct Tries {
-    total: u32,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tries {
+    pub(super) total: u32,
     /// 0: not set.
-    leaf: u32,
-    local: u32,
-    fallback: u32,
-    vary_r: u32,
-    stable: bool,
-    descend_once: bool,
+    pub(super) leaf: u32,
+    pub(super) local: u32,
+    pub(super) fallback: u32,
+    pub(super) vary_r: u32,
+    pub(super) stable: bool,
+    pub(super) descend_once: bool,
 }
 
 impl Tries {
-    fn new(mapper: &Mapper) -> Tries {
+    pub(super) fn new(mapper: &Mapper) -> Tries {
         let tunables = &mapper.tunables;
         Tries {
             // The tunable once counted retries; it still does.
@@ -74,7 +74,7 @@ impl Tries {
     }
 
     /// Takes over a `set_*` step. What is out of range has no effect.
-    fn set(&mut self, step: Step) {
+    pub(super) fn set(&mut self, step: Step) {
         let above_zero = |value: i32, what: &mut u32| *what = if value > 0 { value as u32 } else { *what };
         let from_zero = |value: i32, what: &mut u32| *what = if value >= 0 { value as u32 } else { *what };
         match step {
@@ -89,7 +89,7 @@ impl Tries {
     }
 
     /// How often a firstn descent below a bucket already chosen is tried.
-    fn leaf_firstn(&self) -> u32 {
+    pub(super) fn leaf_firstn(&self) -> u32 {
         match self.leaf {
             0 if self.descend_once => 1,
             0 => self.total,
@@ -97,15 +97,24 @@ impl Tries {
         }
     }
 
-    /// The same for indep.
-    fn leaf_indep(&self) -> u32 {
+    /// What a firstn descent below a bucket chosen at attempt `r` starts with.
+    pub(super) fn parent_r(&self, r: u32) -> u32 {
+        match self.vary_r {
+            0 => 0,
+            // Ceph shifts an int, and the processor takes the distance modulo 32.
+            vary_r => (r as i32).wrapping_shr(vary_r - 1) as u32,
+        }
+    }
+
+    /// How often an indep descent below a bucket already chosen is tried.
+    pub(super) fn leaf_indep(&self) -> u32 {
         self.leaf.max(1)
     }
 }
 
 impl Mapper {
     /// The number of the bucket with this id.
-    fn find(&self, id: ItemId) -> Option<u32> {
+    pub(super) fn find(&self, id: ItemId) -> Option<u32> {
         // From -1 downwards, hence the turned comparison.
         self.buckets.binary_search_by(|bucket| id.cmp(&bucket.id)).ok().map(|n| n as u32)
     }
@@ -132,7 +141,7 @@ struct Run<'r> {
     plan: &'r Plan<'r>,
     x: u32,
     reweights: &'r [Weight],
-    perms: &'r mut Permutations,
+    scratch: &'r mut Scratch,
     tries: Tries,
     budget: u32,
 }
@@ -236,9 +245,9 @@ impl Run<'_> {
                         self.tries.fallback > 0 && failed_here >= size / 2 && failed_here > self.tries.fallback;
                     let at = if permute {
                         let bucket = &mapper.buckets[n as usize];
-                        bucket.start as usize + self.perms.choose(bucket, self.x, r)
+                        bucket.start as usize + self.scratch.perms.choose(bucket, self.x, r)
                     } else {
-                        mapper.choose(self.plan.views, n, self.x, r, position, self.perms)
+                        mapper.choose(&self.plan.views.views, n, self.x, r, position, self.scratch)
                     };
                     let (item, link) = (mapper.items[at], mapper.links[at]);
                     if mapper.kind(link) != kind {
@@ -273,11 +282,7 @@ impl Run<'_> {
             let leaf = if link == DEVICE {
                 item
             } else {
-                let parent_r = match self.tries.vary_r {
-                    0 => 0,
-                    // Ceph shifts an int, and the processor takes the distance modulo 32.
-                    vary_r => (r as i32).wrapping_shr(vary_r - 1) as u32,
-                };
+                let parent_r = self.tries.parent_r(r);
                 let rep = if self.tries.stable { 0 } else { position as u32 };
                 let tries = self.tries.leaf_firstn();
                 match self.place(link, 0, rep.wrapping_add(parent_r), tries, &leaves[..position], None) {
@@ -287,7 +292,7 @@ impl Run<'_> {
             };
             leaves[position] = leaf;
         }
-        link != DEVICE || !self.is_out(item)
+        link != DEVICE || !is_out(self.x, item, self.reweights)
     }
 
     /// Fills each place of `out` with a different item of a type, or a hole. `num` counts the positions of the whole
@@ -343,7 +348,7 @@ impl Run<'_> {
                 return Sought::Failed;
             }
             // Weight sets by position look at the first position of the choice, not at this one.
-            let at = mapper.choose(self.plan.views, n, self.x, r, 0, self.perms);
+            let at = mapper.choose(&self.plan.views.views, n, self.x, r, 0, self.scratch);
             let (item, link) = (mapper.items[at], mapper.links[at]);
             if mapper.kind(link) != kind {
                 if link == DEVICE {
@@ -361,7 +366,7 @@ impl Run<'_> {
                     return Sought::Failed;
                 }
             }
-            if link == DEVICE && self.is_out(item) {
+            if link == DEVICE && is_out(self.x, item, self.reweights) {
                 return Sought::Failed;
             }
             return Sought::Found(item);
@@ -383,27 +388,18 @@ impl Run<'_> {
                 if size == 0 {
                     break;
                 }
-                let at = mapper.choose(self.plan.views, n, self.x, r, rep, self.perms);
+                let at = mapper.choose(&self.plan.views.views, n, self.x, r, rep, self.scratch);
                 if mapper.links[at] != DEVICE {
                     n = mapper.links[at];
                     continue;
                 }
-                if self.is_out(mapper.items[at]) {
+                if is_out(self.x, mapper.items[at], self.reweights) {
                     break;
                 }
                 return mapper.items[at];
             }
         }
         ITEM_NONE
-    }
-
-    /// Whether a device that was drawn is out for this input, wholly or for the share its reweight takes away.
-    fn is_out(&self, device: ItemId) -> bool {
-        match self.reweights.get(device as usize) {
-            None | Some(&Weight::ZERO) => true,
-            Some(&weight) if weight >= Weight::ONE => false,
-            Some(&weight) => hash2(self.x, device as u32) & 0xffff >= weight.0,
-        }
     }
 
     /// Pays for a draw of `size` items; `None` when nothing is left.
@@ -415,7 +411,7 @@ impl Run<'_> {
 
 impl Mapper {
     /// The type of an item by its link.
-    fn kind(&self, link: u32) -> TypeId {
+    pub(super) fn kind(&self, link: u32) -> TypeId {
         if link == DEVICE { 0 } else { self.buckets[link as usize].kind }
     }
 
@@ -425,5 +421,15 @@ impl Mapper {
         let bucket = &self.buckets[n as usize];
         let divides = bucket.alg == BucketAlg::Uniform && bucket.size.is_multiple_of(num);
         num + u32::from(divides)
+    }
+}
+
+/// Whether a device that was drawn is out for this input, wholly or for the share its reweight takes away.
+#[inline]
+pub(super) fn is_out(x: u32, device: ItemId, reweights: &[Weight]) -> bool {
+    match reweights.get(device as usize) {
+        None | Some(&Weight::ZERO) => true,
+        Some(&weight) if weight >= Weight::ONE => false,
+        Some(&weight) => hash2(x, device as u32) & 0xffff >= weight.0,
     }
 }

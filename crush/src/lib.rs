@@ -22,9 +22,9 @@ pub mod map;
 pub mod model;
 pub mod pg;
 mod shadow;
+#[expect(unsafe_code, reason = "vector instructions: loads by pointer, and code only some processors run")]
+mod simd;
 pub mod text;
 
 pub use lookup::PostOrder;
 pub use shadow::ShadowError;
-#[expect(unsafe_code, reason = "vector instructions: loads by pointer, and code only some processors run")]
-mod simd;

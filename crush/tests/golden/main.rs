@@ -14,7 +14,7 @@ fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/crush").join(name)
 }
 
-fn text(name: &str) -> String {
+fn text_of(name: &str) -> String {
     std::fs::read_to_string(fixture(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 

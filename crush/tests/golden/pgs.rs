@@ -1,7 +1,7 @@
 //! Objects to pgs as `ceph osd map` gave them, and pgs to OSDs before upmap as `osdmaptool` dumped them.
 
-use crate::maps::throwaway_map as map;
-use crate::{list, unzipped};
+use crate::{fixture, list, unzipped};
+use nacre_crush::binary;
 use nacre_crush::map::{Mapper, Workspace};
 use nacre_crush::model::Weight;
 use nacre_crush::pg::{Pgs, object_hash};
@@ -54,7 +54,7 @@ fn objects_hash_to_ceph_s_pgs() {
 
 #[test]
 fn pgs_map_to_ceph_s_raw_osds() {
-    let mapper = Mapper::new(&map("osdmap")).unwrap();
+    let mapper = Mapper::new(&binary::decode(&std::fs::read(fixture("osdmap.crush.bin")).unwrap()).unwrap()).unwrap();
     let pools = pools();
     let mut workspace = Workspace::default();
     for (file, out) in [("pgs-all-up.txt.gz", None), ("pgs-out5.txt.gz", Some(5))] {

@@ -7,6 +7,7 @@
 
 mod cluster;
 mod completion;
+mod crush;
 mod local;
 mod output;
 #[cfg(test)]
@@ -54,6 +55,7 @@ enum Noun {
     Down(local::Down),
     Status(local::Status),
     Cluster(cluster::Noun),
+    Crush(crush::Noun),
     Completion(completion::Completion),
 }
 
@@ -64,6 +66,7 @@ impl Run for Noun {
             Noun::Down(verb) => verb.run(out),
             Noun::Status(verb) => verb.run(out),
             Noun::Cluster(noun) => noun.run(out),
+            Noun::Crush(noun) => noun.run(out),
             Noun::Completion(verb) => verb.run(out),
         }
     }

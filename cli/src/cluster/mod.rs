@@ -1,7 +1,7 @@
 //! `nacre cluster`: what a `cluster.toml` says, checked and drawn. Describes only; `crate::local` acts on it.
 //!
-//! - [`file`]: TOML with spans and all problems at once. [`keys`]: every key, its default and meaning.
-//! - [`schema`]: the typed result. [`read`] fills it, [`validate`] checks what holds between keys, [`load`] does both.
+//! - [`mod@file`]: TOML with spans and all problems at once. [`keys`]: every key, its default and meaning.
+//! - [`schema`]: the typed result. [`read`] fills it, [`validate`] checks what holds between keys, [`mod@load`] does both.
 //! - [`placement`]: the crush map that follows from it.
 //! - One file for each verb: [`check`], [`show`], [`tree`], [`crush`], [`list`].
 

@@ -3,9 +3,11 @@
 //! - [`Out`]: standard output, buffered. Notices when its reader is gone (`| head`), which ends the verb quietly.
 //! - [`JsonFlag`]: the `--json` of a verb, to be flattened into its arguments.
 //! - [`table`]: columns that fit a terminal. [`tree`]: the lines of a drawn tree.
+//! - [`Progress`]: how far a long verb is.
 //!
 //! Nothing here knows what it prints.
 
+mod progress;
 mod table;
 mod tree;
 
@@ -15,6 +17,7 @@ use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use serde::Serialize;
 
+pub(crate) use progress::Progress;
 pub(crate) use table::{Align, Table};
 pub(crate) use tree::branches;
 

@@ -2,6 +2,8 @@
 //!
 //! - [`raft`]: the types openraft is run with, and their records on wire and disk.
 //! - [`store`]: log, ballot and snapshots on RocksDB; recognises what a disk has lost.
+//! - [`node`]: a running monitor.
+//! - [`service`]: what it serves over gRPC, and to whom.
 //! - [`state`]: what the log decides: the value every monitor derives from the same entries.
 //!
 //! openraft is 0.10 (an alpha, pinned exactly) rather than 0.9: only 0.10 has pre-vote, leadership transfer and an
@@ -9,6 +11,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod node;
 pub mod raft;
+pub mod service;
 pub mod state;
 pub mod store;

@@ -1,6 +1,14 @@
 //! What monitors say to each other and to everyone else: messages, clients and servers generated from
-//! `proto/proto/nacre/mon/v1`. No behaviour lives here, so that an OSD or a client can talk to a monitor without
-//! depending on one.
+//! `proto/proto/nacre/mon/v1`, and the handle with which a daemon or an operator's verb reaches them. An OSD or a
+//! client talks to monitors through this, without depending on one.
+
+#![forbid(unsafe_code)]
+
+pub mod channel;
+pub mod client;
+pub mod status;
+
+pub use client::MonClient;
 
 /// Package `nacre.mon.v1`.
 pub mod v1 {

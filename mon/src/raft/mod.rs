@@ -2,6 +2,7 @@
 //! simulation (a virtual clock in one thread) run the same code.
 
 pub mod convert;
+pub mod network;
 
 use std::fmt;
 

@@ -11,12 +11,14 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 
+use nacre_maps::Increment;
+
 use super::State;
 use crate::raft::{Config, Entry, LogId, Outcome, Snapshot, SnapshotMeta, StoredMembership};
 use crate::store::{Store, StoreError};
 
-/// Told of each change of the state, under the state's lock: must be quick and must not call back.
-pub type Observer = Arc<dyn Fn(&State) + Send + Sync>;
+/// Told of each change of the state, with the increment if the map changed by one; under the state's lock: must be quick and must not call back.
+pub type Observer = Arc<dyn Fn(&State, Option<&Increment>) + Send + Sync>;
 
 /// A state and its observer; clones share them.
 #[derive(Clone)]
@@ -34,16 +36,16 @@ impl Shared {
     fn replace(&self, state: State) {
         let mut held = self.state.write().unwrap_or_else(PoisonError::into_inner);
         *held = state;
-        (self.observer)(&held);
+        (self.observer)(&held, None);
     }
 
     fn apply(&self, entry: &Entry) -> Outcome {
         let mut held = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let outcome = held.apply(entry);
+        let applied = held.apply(entry);
         if !matches!(entry.payload, EntryPayload::Blank) {
-            (self.observer)(&held);
+            (self.observer)(&held, applied.increment.as_ref());
         }
-        outcome
+        applied.outcome
     }
 }
 

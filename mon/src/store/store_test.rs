@@ -24,7 +24,7 @@ impl StoreBuilder<Product, Store, Machine, TempDir> for Build {
     async fn build(&self) -> Result<(TempDir, Store, Machine), StorageError<Product>> {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), &identity(), true, committer_thread()).unwrap();
-        let machine = Machine::open(store.clone(), State::default(), Arc::new(|_| {})).unwrap();
+        let machine = Machine::open(store.clone(), State::default(), Arc::new(|_, _| {})).unwrap();
         Ok((dir, store, machine))
     }
 }

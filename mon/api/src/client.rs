@@ -1,0 +1,162 @@
+//! A handle on the monitors: whichever of them answers will do. A command is sent under one session and sequence until
+//! it is answered, so however often that takes, it happens once.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use nacre_net::identity::Kind;
+use nacre_net::tls::{Expect, TlsClient};
+use nacre_proto::status::{Code, Retry, Status};
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+use crate::channel::{LARGEST_MESSAGE, channel};
+use crate::status::from_grpc;
+use crate::v1;
+use crate::v1::mon_client::MonClient as Stub;
+
+/// How long one monitor gets before the next is asked.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
+/// See the module. A clone would share the session, so there is none: open another.
+pub struct MonClient {
+    monitors: Vec<(String, Channel)>,
+    preferred: AtomicUsize,
+    session: u64,
+    sequence: AtomicU64,
+    patience: Duration,
+}
+
+impl MonClient {
+    /// A handle on the monitors at these addresses. Connects when first used.
+    pub fn new(tls: &TlsClient, addresses: impl IntoIterator<Item = String>, patience: Duration) -> MonClient {
+        let monitors = addresses
+            .into_iter()
+            .map(|address| {
+                let to = channel(tls, &address, Expect::Kind(Kind::Mon));
+                (address, to)
+            })
+            .collect();
+        MonClient {
+            monitors,
+            preferred: AtomicUsize::new(0),
+            session: rand::random(),
+            sequence: AtomicU64::new(0),
+            patience,
+        }
+    }
+
+    /// The monitor asked first.
+    pub fn prefer(&self, index: usize) {
+        self.preferred.store(index, Ordering::Relaxed);
+    }
+
+    /// Does a command.
+    pub async fn execute(&self, verb: v1::command::Verb, dry_run: bool) -> Result<v1::ExecuteReply, Status> {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
+        self.execute_as(sequence, verb, dry_run).await
+    }
+
+    /// Does the command of that number of this session. To send one again whose fate is unknown.
+    pub async fn execute_as(
+        &self,
+        sequence: u64,
+        verb: v1::command::Verb,
+        dry_run: bool,
+    ) -> Result<v1::ExecuteReply, Status> {
+        let request = v1::ExecuteRequest {
+            session: self.session,
+            sequence,
+            command: Some(v1::Command { verb: Some(verb) }),
+            dry_run,
+        };
+        let reply = self
+            .ask(|mut stub| {
+                let request = request.clone();
+                async move { stub.execute(request).await }
+            })
+            .await?;
+        match u16::try_from(reply.code) {
+            Ok(0) => Ok(reply),
+            Ok(code) => Err(Status::new(Code::from_number(code), reply.text)),
+            Err(_) => Err(Status::new(Code::Internal, reply.text)),
+        }
+    }
+
+    /// What there is to know about the cluster.
+    pub async fn status(&self, local: bool) -> Result<v1::StatusReply, Status> {
+        self.ask(|mut stub| async move { stub.status(v1::StatusRequest { local }).await }).await
+    }
+
+    /// The map from an epoch on.
+    pub async fn subscribe(&self, have: u64) -> Result<Streaming<v1::MapUpdate>, Status> {
+        self.ask(|mut stub| async move { stub.subscribe(v1::SubscribeRequest { have }).await }).await
+    }
+
+    /// Lines of the cluster log.
+    pub async fn log(&self, request: v1::LogRequest) -> Result<Streaming<v1::Event>, Status> {
+        self.ask(|mut stub| {
+            let request = request.clone();
+            async move { stub.log(request).await }
+        })
+        .await
+    }
+
+    /// Changes who votes.
+    pub async fn change_quorum(&self, change: v1::change_quorum_request::Change) -> Result<v1::ChangeQuorumReply, Status> {
+        let request = v1::ChangeQuorumRequest { change: Some(change) };
+        self.ask(|mut stub| {
+            let request = request.clone();
+            async move { stub.change_quorum(request).await }
+        })
+        .await
+    }
+
+    /// All of the state.
+    pub async fn backup(&self) -> Result<Streaming<v1::BackupPart>, Status> {
+        self.ask(|mut stub| async move { stub.backup(v1::BackupRequest {}).await }).await
+    }
+
+    /// Asks one monitor after the other until one answers or patience ends.
+    async fn ask<T, F>(&self, call: impl Fn(Stub<Channel>) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let started = Instant::now();
+        let mut pause = Duration::from_millis(20);
+        let mut last = Status::new(Code::Unavailable, "no monitor is known: name one");
+        loop {
+            for turn in 0..self.monitors.len() {
+                let index = (self.preferred.load(Ordering::Relaxed) + turn) % self.monitors.len();
+                let Some((address, channel)) = self.monitors.get(index) else { continue };
+                let stub = Stub::new(channel.clone())
+                    .max_decoding_message_size(LARGEST_MESSAGE)
+                    .max_encoding_message_size(LARGEST_MESSAGE);
+                let patience = self.patience.saturating_sub(started.elapsed()).min(ATTEMPT);
+                match tokio::time::timeout(patience, call(stub)).await {
+                    Ok(Ok(reply)) => {
+                        self.preferred.store(index, Ordering::Relaxed);
+                        return Ok(reply.into_inner());
+                    }
+                    Ok(Err(status)) => {
+                        let status = from_grpc(&status);
+                        if status.code.retry() == Retry::Never {
+                            return Err(status);
+                        }
+                        last = Status::new(status.code, format!("monitor at {address}: {}", status.text));
+                    }
+                    Err(_) => last = Status::new(Code::TimedOut, format!("monitor at {address} does not answer")),
+                }
+                if started.elapsed() >= self.patience {
+                    return Err(last);
+                }
+            }
+            tokio::time::sleep(pause.min(self.patience.saturating_sub(started.elapsed()))).await;
+            if started.elapsed() >= self.patience {
+                return Err(last);
+            }
+            pause = (pause * 2).min(Duration::from_millis(160));
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! A running monitor: consensus, the state it decides, and what the services ask of both.
+//!
+//! Invariants: a command is answered only after the quorum has committed it and this state has applied it; a read that
+//! claims to be linearizable has asked the quorum who leads after it arrived.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nacre_mon_api::v1;
+use nacre_proto::status::{Code, Status};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, LinearizableReadError, RaftError};
+use openraft::raft::ReadPolicy;
+use openraft::{ChangeMembers, Instant, Raft, SnapshotPolicy};
+use prost::Message;
+
+use crate::raft::network::Peers;
+use crate::raft::{Entry, LeaderId, LogId, Member, NodeId, Product, Request};
+use crate::state::hub::Hub;
+use crate::state::machine::{Machine, Shared};
+use crate::store::{Identity, Store};
+
+/// How long a command may take before its sender is told to ask again.
+const COMMIT: Duration = Duration::from_secs(5);
+
+/// Where a call has to go.
+#[derive(Debug)]
+pub enum Elsewhere {
+    /// To the leader.
+    Leader(NodeId, Member),
+    /// Nowhere: it failed, or nobody leads.
+    Failed(Status),
+}
+
+impl From<Status> for Elsewhere {
+    fn from(status: Status) -> Elsewhere {
+        Elsewhere::Failed(status)
+    }
+}
+
+/// See the module.
+pub struct Node {
+    /// Consensus.
+    pub raft: Raft<Product, Machine>,
+    /// The state as this monitor has it.
+    pub shared: Shared,
+    /// For subscribers.
+    pub hub: Arc<Hub>,
+    /// Ways to the others.
+    pub peers: Peers,
+    /// Whose it is.
+    pub identity: Identity,
+    store: Store,
+}
+
+/// How openraft is run. Elections: a follower that hears nothing for the lease (600 ms) and its own share of 300 to 600
+/// ms stands, after asking the others whether they too hear nothing. A new leader so stands well inside two seconds.
+pub fn config() -> openraft::Config {
+    openraft::Config {
+        cluster_name: "nacre".into(),
+        heartbeat_interval: 75,
+        election_timeout_min: 300,
+        election_timeout_max: 600,
+        install_snapshot_timeout: 10_000,
+        max_payload_entries: 256,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(2000),
+        max_in_snapshot_log_to_keep: 500,
+        purge_batch_size: 64,
+        replication_lag_threshold: 2000,
+        enable_pre_vote: Some(true),
+        backoff: "50ms".into(),
+        ..openraft::Config::default()
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn broken(error: &dyn std::fmt::Display) -> Status {
+    Status::new(Code::Stopping, format!("this monitor is stopping or its store failed: {error}"))
+}
+
+impl Node {
+    /// Starts consensus on an open store.
+    pub async fn start(
+        store: Store,
+        machine: Machine,
+        hub: Arc<Hub>,
+        peers: Peers,
+        identity: Identity,
+    ) -> Result<Node, Status> {
+        let config = config().validate().map_err(|error| Status::new(Code::Internal, error.to_string()))?;
+        let shared = machine.shared();
+        let raft = Raft::new(identity.node, Arc::new(config), peers.clone(), store.clone(), machine)
+            .await
+            .map_err(|error| broken(&error))?;
+        Ok(Node { raft, shared, hub, peers, identity, store })
+    }
+
+    /// Makes this and the others the first quorum. Harmless when there is one already.
+    pub async fn bootstrap(&self, members: BTreeMap<NodeId, Member>) -> Result<(), Status> {
+        match self.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(openraft::errors::InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(Status::new(Code::Refused, error.to_string())),
+        }
+    }
+
+    fn nobody_leads(&self) -> Status {
+        let members = self.shared.read().membership.voter_ids().count();
+        Status::new(
+            Code::Unavailable,
+            format!("no leader: fewer than a majority of {members} monitors reach each other; `nacre mon status` says which are up"),
+        )
+    }
+
+    fn redirect(&self, leader: Option<NodeId>, member: Option<Member>) -> Elsewhere {
+        match (leader, member) {
+            (Some(leader), Some(member)) if leader != self.identity.node => Elsewhere::Leader(leader, member),
+            _ => Elsewhere::Failed(self.nobody_leads()),
+        }
+    }
+
+    /// Who leads, as far as this monitor knows.
+    pub async fn leader(&self) -> Option<(NodeId, Member)> {
+        let leader = self.raft.current_leader().await?;
+        let member = self.shared.read().membership.get_node(&leader).cloned()?;
+        Some((leader, member))
+    }
+
+    /// Has the quorum do a command.
+    pub async fn execute(&self, who: String, request: &v1::ExecuteRequest) -> Result<v1::ExecuteReply, Elsewhere> {
+        let command = request.command.clone().unwrap_or_default();
+        if request.session == 0 || request.sequence == 0 {
+            return Err(Status::new(Code::Invalid, "a command needs a session and a sequence number from 1").into());
+        }
+        let entry = Request {
+            session: request.session,
+            sequence: request.sequence,
+            at_ms: now_ms(),
+            who,
+            command: command.encode_to_vec().into(),
+        };
+        if request.dry_run {
+            self.linearize().await?;
+            let mut state = self.shared.read().clone();
+            let log_id = LogId { leader_id: LeaderId { term: 0, node_id: 0 }, index: u64::MAX };
+            let outcome = state.apply(&Entry { log_id, payload: openraft::EntryPayload::Normal(entry) }).outcome;
+            return Ok(reply(outcome));
+        }
+        let write = tokio::time::timeout(COMMIT, self.raft.client_write(entry)).await;
+        match write {
+            Ok(Ok(done)) => Ok(reply(done.data)),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
+                Err(self.redirect(to.leader_id, to.leader_node))
+            }
+            Ok(Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)))) => {
+                Err(Status::new(Code::NotLeader, "the leader changed while the command was on its way").into())
+            }
+            Ok(Err(RaftError::APIError(error))) => Err(Status::new(Code::Refused, error.to_string()).into()),
+            Ok(Err(RaftError::Fatal(error))) => Err(broken(&error).into()),
+            Err(_) => Err(Status::new(
+                Code::Unavailable,
+                format!("not committed within {} s: too few monitors answer; it may still be done", COMMIT.as_secs()),
+            )
+            .into()),
+        }
+    }
+
+    /// Returns once this state holds everything that was committed when it was called. Only the leader can tell.
+    pub async fn linearize(&self) -> Result<(), Elsewhere> {
+        match tokio::time::timeout(COMMIT, self.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to)))) => {
+                Err(self.redirect(to.leader_id, to.leader_node))
+            }
+            Ok(Err(RaftError::APIError(_))) | Err(_) => Err(self.nobody_leads().into()),
+            Ok(Err(RaftError::Fatal(error))) => Err(broken(&error).into()),
+        }
+    }
+
+    /// What this monitor knows of the quorum and the map.
+    pub fn status(&self, linearizable: bool) -> v1::StatusReply {
+        use openraft::async_runtime::WatchReceiver;
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let membership = metrics.membership_config.membership().clone();
+        let silence = metrics.heartbeat.clone().unwrap_or_default();
+        let members = membership
+            .nodes()
+            .map(|(node, member)| v1::Voter {
+                node: *node,
+                mon: member.mon,
+                address: member.address.clone(),
+                voter: membership.voter_ids().any(|voter| voter == *node),
+                silent_ms: silence
+                    .get(node)
+                    .and_then(|heard| heard.as_ref())
+                    .map(|heard| u64::try_from(heard.elapsed().as_millis()).unwrap_or(u64::MAX)),
+                matched: metrics.replication.as_ref().and_then(|all| all.get(node).cloned().flatten()).map(|id| id.index),
+            })
+            .collect();
+        let state = self.shared.read();
+        v1::StatusReply {
+            fsid: self.identity.fsid.clone(),
+            mon: self.identity.mon,
+            node: self.identity.node,
+            role: format!("{:?}", metrics.state).to_lowercase(),
+            leader: metrics.current_leader,
+            term: metrics.current_term,
+            members,
+            applied: state.applied.map_or(0, |id| id.index),
+            log_last: metrics.last_log_index.unwrap_or(0),
+            snapshot: metrics.snapshot.map_or(0, |id| id.index),
+            commands: state.commands,
+            epoch: state.map.epoch.0,
+            map: self.hub.full(),
+            linearizable,
+            health: Vec::new(),
+            newest_event: state.events.newest(),
+        }
+    }
+
+    /// Changes who votes. On the leader.
+    pub async fn change_quorum(
+        &self,
+        change: &v1::change_quorum_request::Change,
+    ) -> Result<v1::ChangeQuorumReply, Elsewhere> {
+        self.linearize().await?;
+        match change {
+            v1::change_quorum_request::Change::Join(join) => self.join(join).await,
+            v1::change_quorum_request::Change::Remove(mon) => self.remove(*mon).await,
+            v1::change_quorum_request::Change::Lead(mon) => self.lead(*mon).await,
+        }
+    }
+
+    fn members(&self) -> BTreeMap<NodeId, Member> {
+        self.shared.read().membership.nodes().map(|(node, member)| (*node, member.clone())).collect()
+    }
+
+    fn quorum_reply(&self, text: String, node: NodeId) -> v1::ChangeQuorumReply {
+        let members = self.members().into_iter();
+        v1::ChangeQuorumReply {
+            text,
+            node,
+            members: members
+                .map(|(node, member)| v1::Member { node, mon: member.mon, address: member.address })
+                .collect(),
+        }
+    }
+
+    /// Two steps, so that a newcomer can be reached before the quorum depends on it. Without a node id it is given one;
+    /// with one it becomes a learner, catches up, and takes the vote of the incarnation it replaces.
+    async fn join(&self, join: &v1::JoinQuorum) -> Result<v1::ChangeQuorumReply, Elsewhere> {
+        if join.mon > 0xffff || join.address.parse::<std::net::SocketAddr>().is_err() {
+            let text = format!("mon.{} at {:?}: a number up to 65535 and an IP address with port are needed", join.mon, join.address);
+            return Err(Status::new(Code::Invalid, text).into());
+        }
+        let members = self.members();
+        if join.node == 0 {
+            // Never used before: above every incarnation there is and beyond what a clock gave an earlier one.
+            let newest = members.keys().map(|node| node >> 16).max().unwrap_or(0);
+            let node = ((newest + 1).max(now_ms()) << 16) | join.mon;
+            return Ok(self.quorum_reply(format!("mon.{} may join as node {node:x}", join.mon), node));
+        }
+        if join.node & 0xffff != join.mon {
+            return Err(Status::new(Code::Invalid, "this node id was given to another monitor").into());
+        }
+        let member = Member { mon: join.mon, address: join.address.clone() };
+        if members.get(&join.node) != Some(&member) {
+            self.raft.add_learner(join.node, member, true).await.map_err(|error| self.unchanged(&error))?;
+        }
+        let old: Vec<NodeId> =
+            members.iter().filter(|(node, member)| member.mon == join.mon && **node != join.node).map(|(node, _)| *node).collect();
+        let mut voters: std::collections::BTreeSet<NodeId> = self.shared.read().membership.voter_ids().collect();
+        voters.insert(join.node);
+        voters.retain(|voter| !old.contains(voter));
+        self.raft
+            .change_membership(ChangeMembers::ReplaceAllVoters(voters), false)
+            .await
+            .map_err(|error| self.unchanged(&error))?;
+        let stale: std::collections::BTreeSet<NodeId> =
+            self.members().keys().filter(|node| old.contains(node)).copied().collect();
+        if !stale.is_empty() {
+            self.raft
+                .change_membership(ChangeMembers::RemoveNodes(stale), false)
+                .await
+                .map_err(|error| self.unchanged(&error))?;
+        }
+        Ok(self.quorum_reply(format!("mon.{} votes", join.mon), join.node))
+    }
+
+    async fn remove(&self, mon: u64) -> Result<v1::ChangeQuorumReply, Elsewhere> {
+        let members = self.members();
+        let Some((node, _)) = members.iter().find(|(_, member)| member.mon == mon) else {
+            return Err(Status::new(Code::NotFound, format!("mon.{mon} is no member of the quorum")).into());
+        };
+        let mut voters: std::collections::BTreeSet<NodeId> = self.shared.read().membership.voter_ids().collect();
+        voters.remove(node);
+        if voters.is_empty() {
+            let text = format!("mon.{mon} is the only monitor: add another first");
+            return Err(Status::new(Code::Refused, text).into());
+        }
+        self.raft
+            .change_membership(ChangeMembers::ReplaceAllVoters(voters), false)
+            .await
+            .map_err(|error| self.unchanged(&error))?;
+        Ok(self.quorum_reply(format!("mon.{mon} is no member any more"), *node))
+    }
+
+    async fn lead(&self, mon: u64) -> Result<v1::ChangeQuorumReply, Elsewhere> {
+        let members = self.members();
+        let Some((node, _)) = members.iter().find(|(_, member)| member.mon == mon) else {
+            return Err(Status::new(Code::NotFound, format!("mon.{mon} is no member of the quorum")).into());
+        };
+        self.raft.trigger().transfer_leader(*node).await.map_err(|error| broken(&error))?;
+        Ok(self.quorum_reply(format!("mon.{mon} was asked to lead"), *node))
+    }
+
+    fn unchanged(&self, error: &RaftError<Product, ClientWriteError<Product>>) -> Elsewhere {
+        match error {
+            RaftError::APIError(ClientWriteError::ForwardToLeader(to) | ClientWriteError::LogEntryDiscarded(to)) => {
+                self.redirect(to.leader_id, to.leader_node.clone())
+            }
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))) => {
+                Status::new(Code::Busy, "another change of the quorum is under way: try again when it is done").into()
+            }
+            RaftError::APIError(error) => Status::new(Code::Refused, error.to_string()).into(),
+            RaftError::Fatal(error) => broken(error).into(),
+        }
+    }
+
+    /// Ends consensus, in order, and syncs the store.
+    pub async fn stop(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(%error, "consensus did not end in order");
+        }
+        if let Err(error) = self.store.sync() {
+            tracing::error!(%error, "last sync failed");
+        }
+    }
+}
+
+fn reply(outcome: crate::raft::Outcome) -> v1::ExecuteReply {
+    v1::ExecuteReply { code: outcome.code.into(), text: outcome.text, epoch: outcome.epoch, detail: outcome.detail }
+}

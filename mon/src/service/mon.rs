@@ -1,0 +1,221 @@
+//! What a monitor does for everyone else. A follower passes on to the leader what only the leader may do.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use nacre_mon_api::channel::LARGEST_MESSAGE;
+use nacre_mon_api::status::to_grpc;
+use nacre_mon_api::v1;
+use nacre_mon_api::v1::command::Verb;
+use nacre_mon_api::v1::mon_client::MonClient as Stub;
+use nacre_mon_api::v1::mon_server::Mon;
+use nacre_net::identity::Ops;
+use nacre_proto::status::{Code, Status};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
+use tonic::transport::Channel;
+use tonic::{Request, Response};
+
+use super::{Door, Guest, ON_BEHALF_OF};
+use crate::node::{Elsewhere, Node};
+use crate::raft::Member;
+use crate::state::hub::Step;
+
+/// Updates a subscriber may be behind before its stream waits for it.
+const AHEAD: usize = 16;
+/// Bytes of a backup in one message.
+const PART: usize = 256 << 10;
+
+/// See the module.
+#[derive(Clone)]
+pub struct MonService {
+    /// The monitor.
+    pub node: Arc<Node>,
+    /// Who may call.
+    pub door: Door,
+}
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, tonic::Status>> + Send>>;
+
+/// The name of a verb in logs and the class of operation it needs.
+fn verb_name(verb: &Verb) -> (&'static str, Ops) {
+    match verb {
+        Verb::Note(_) => ("note", Ops::WRITE),
+    }
+}
+
+impl MonService {
+    fn onward(&self, leader: &Member) -> Stub<Channel> {
+        Stub::new(self.node.peers.channel(leader))
+            .max_decoding_message_size(LARGEST_MESSAGE)
+            .max_encoding_message_size(LARGEST_MESSAGE)
+    }
+
+    /// The call, as it is passed on for its caller.
+    fn for_guest<T>(guest: &Guest, message: T) -> Result<Request<T>, tonic::Status> {
+        let mut request = Request::new(message);
+        let who = MetadataValue::try_from(guest.who.as_str())
+            .map_err(|error| to_grpc(&Status::new(Code::Internal, error.to_string())))?;
+        request.metadata_mut().insert(ON_BEHALF_OF, who);
+        Ok(request)
+    }
+
+    /// The leader to pass a call on to. A call is passed on once: two monitors that each take the other for the leader
+    /// would pass it on for ever.
+    fn leader(guest: &Guest, elsewhere: Elsewhere) -> Result<Member, tonic::Status> {
+        match elsewhere {
+            Elsewhere::Failed(status) => Err(to_grpc(&status)),
+            Elsewhere::Leader(_, leader) if guest.passed_on => Err(to_grpc(&Status::new(
+                Code::NotLeader,
+                format!("the leader has changed again, now mon.{}", leader.mon),
+            ))),
+            Elsewhere::Leader(_, leader) => Ok(leader),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Mon for MonService {
+    async fn execute(&self, request: Request<v1::ExecuteRequest>) -> Result<Response<v1::ExecuteReply>, tonic::Status> {
+        let Some(verb) = request.get_ref().command.as_ref().and_then(|command| command.verb.as_ref()) else {
+            let text = "the command is of a later release: upgrade the monitors first";
+            self.door.admit("execute", Ops::READ, &request)?;
+            return Err(to_grpc(&Status::new(Code::Unsupported, text)));
+        };
+        let (name, ops) = verb_name(verb);
+        let guest = self.door.admit(name, ops, &request)?;
+        let message = request.into_inner();
+        match self.node.execute(guest.who.clone(), &message).await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(elsewhere) => {
+                let leader = Self::leader(&guest, elsewhere)?;
+                self.onward(&leader).execute(Self::for_guest(&guest, message)?).await
+            }
+        }
+    }
+
+    type SubscribeStream = Streamed<v1::MapUpdate>;
+
+    async fn subscribe(
+        &self,
+        request: Request<v1::SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, tonic::Status> {
+        self.door.admit("subscribe", Ops::READ, &request)?;
+        let mut have = request.into_inner().have;
+        let hub = self.node.hub.clone();
+        let (to, updates) = mpsc::channel(AHEAD);
+        tokio::spawn(async move {
+            let mut epochs = hub.epochs();
+            loop {
+                while let Some(step) = hub.next(have) {
+                    let (epoch, update) = match step {
+                        Step::Full(epoch, bytes) => (epoch, v1::map_update::Update::Full(bytes)),
+                        Step::Increment(epoch, bytes) => (epoch, v1::map_update::Update::Increment(bytes)),
+                    };
+                    if to.send(Ok(v1::MapUpdate { epoch, update: Some(update) })).await.is_err() {
+                        return;
+                    }
+                    have = epoch;
+                }
+                tokio::select! {
+                    changed = epochs.changed() => if changed.is_err() { return },
+                    () = to.closed() => return,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(updates))))
+    }
+
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, tonic::Status> {
+        let guest = self.door.admit("status", Ops::READ, &request)?;
+        let message = request.into_inner();
+        if message.local {
+            return Ok(Response::new(self.node.status(false)));
+        }
+        match self.node.linearize().await {
+            Ok(()) => Ok(Response::new(self.node.status(true))),
+            Err(elsewhere) => {
+                let leader = Self::leader(&guest, elsewhere)?;
+                self.onward(&leader).status(Self::for_guest(&guest, message)?).await
+            }
+        }
+    }
+
+    type LogStream = Streamed<v1::Event>;
+
+    async fn log(&self, request: Request<v1::LogRequest>) -> Result<Response<Self::LogStream>, tonic::Status> {
+        self.door.admit("log", Ops::READ, &request)?;
+        let v1::LogRequest { mut after, last, follow, channel } = request.into_inner();
+        let node = self.node.clone();
+        let (to, lines) = mpsc::channel(64);
+        tokio::spawn(async move {
+            let mut news = node.hub.events();
+            let mut keep = usize::try_from(last).ok().filter(|last| *last > 0).unwrap_or(usize::MAX);
+            loop {
+                let (batch, newest) = {
+                    let state = node.shared.read();
+                    let mut batch: Vec<v1::Event> = state
+                        .events
+                        .after(after)
+                        .filter(|line| channel.is_empty() || line.channel == channel)
+                        .cloned()
+                        .collect();
+                    batch.drain(..batch.len().saturating_sub(keep));
+                    (batch, state.events.newest())
+                };
+                keep = usize::MAX;
+                after = newest;
+                for line in batch {
+                    if to.send(Ok(line)).await.is_err() {
+                        return;
+                    }
+                }
+                if !follow {
+                    return;
+                }
+                tokio::select! {
+                    changed = news.changed() => if changed.is_err() { return },
+                    () = to.closed() => return,
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(lines))))
+    }
+
+    async fn change_quorum(
+        &self,
+        request: Request<v1::ChangeQuorumRequest>,
+    ) -> Result<Response<v1::ChangeQuorumReply>, tonic::Status> {
+        let guest = self.door.admit("change-quorum", Ops::ADMIN, &request)?;
+        let message = request.into_inner();
+        let Some(change) = &message.change else {
+            return Err(to_grpc(&Status::new(Code::Unsupported, "no change of this release: upgrade the monitors first")));
+        };
+        match self.node.change_quorum(change).await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(elsewhere) => {
+                let leader = Self::leader(&guest, elsewhere)?;
+                self.onward(&leader).change_quorum(Self::for_guest(&guest, message)?).await
+            }
+        }
+    }
+
+    type BackupStream = Streamed<v1::BackupPart>;
+
+    async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, tonic::Status> {
+        let guest = self.door.admit("backup", Ops::ADMIN, &request)?;
+        if let Err(elsewhere) = self.node.linearize().await {
+            let leader = Self::leader(&guest, elsewhere)?;
+            let parts = self.onward(&leader).backup(Self::for_guest(&guest, v1::BackupRequest {})?).await?.into_inner();
+            return Ok(Response::new(Box::pin(parts)));
+        }
+        let state = self.node.shared.read().encode();
+        let parts: Vec<_> = (0..state.len())
+            .step_by(PART)
+            .map(|at| Ok(v1::BackupPart { data: state.slice(at..state.len().min(at + PART)) }))
+            .collect();
+        Ok(Response::new(Box::pin(futures_util::stream::iter(parts))))
+    }
+}

@@ -1,0 +1,127 @@
+//! The map as subscribers want it: the newest, and the increments that led to it from not too long ago. Fed by the
+//! state machine; each monitor has its own and none of it is replicated.
+//!
+//! Invariants: increments held are contiguous and end at the newest epoch; together they hold no more than [`HELD`]
+//! bytes, so a subscriber that was away longer is sent the full map, which is then the smaller of the two anyway.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use nacre_maps::{ClusterMap, Increment};
+use tokio::sync::watch;
+
+/// Bytes of increments held.
+const HELD: usize = 2 << 20;
+/// What holding one costs besides its bytes.
+const OVERHEAD: usize = 64;
+
+/// What brings a subscriber up to date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// From whatever it had to this epoch.
+    Full(u64, Bytes),
+    /// From the epoch before to this one.
+    Increment(u64, Bytes),
+}
+
+#[derive(Default)]
+struct Held {
+    /// The epoch each leads from and to, and its bytes.
+    increments: VecDeque<(u64, u64, Bytes)>,
+    bytes: usize,
+    map: Arc<ClusterMap>,
+    /// The newest map's bytes, made when first asked for.
+    full: Option<Bytes>,
+}
+
+impl Held {
+    fn full(&mut self) -> Bytes {
+        let Held { map, full, .. } = self;
+        full.get_or_insert_with(|| map.encode().into()).clone()
+    }
+}
+
+/// See the module.
+pub struct Hub {
+    held: Mutex<Held>,
+    epoch: watch::Sender<u64>,
+    event: watch::Sender<u64>,
+}
+
+impl Default for Hub {
+    fn default() -> Hub {
+        Hub { held: Mutex::default(), epoch: watch::Sender::new(0), event: watch::Sender::new(0) }
+    }
+}
+
+impl Hub {
+    /// Takes a new map; with the increment if there is one, else what was held is of another history and forgotten.
+    pub fn publish(&self, map: &Arc<ClusterMap>, increment: Option<&Increment>) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.map.epoch == map.epoch && held.map.fsid == map.fsid && increment.is_none() {
+            return;
+        }
+        match increment {
+            Some(increment) if increment.from == held.map.epoch => {
+                let bytes = Bytes::from(increment.encode());
+                held.bytes += bytes.len() + OVERHEAD;
+                held.increments.push_back((increment.from.0, increment.epoch.0, bytes));
+                while held.bytes > HELD {
+                    let Some((_, _, oldest)) = held.increments.pop_front() else { break };
+                    held.bytes -= oldest.len() + OVERHEAD;
+                }
+            }
+            _ => {
+                held.increments.clear();
+                held.bytes = 0;
+            }
+        }
+        held.map = map.clone();
+        held.full = None;
+        self.epoch.send_replace(map.epoch.0);
+    }
+
+    /// Notes the number of the newest line of the cluster log.
+    pub fn note(&self, newest: u64) {
+        self.event.send_if_modified(|held| std::mem::replace(held, newest) != newest);
+    }
+
+    /// Tells of each new epoch.
+    pub fn epochs(&self) -> watch::Receiver<u64> {
+        self.epoch.subscribe()
+    }
+
+    /// Tells of each new line of the cluster log.
+    pub fn events(&self) -> watch::Receiver<u64> {
+        self.event.subscribe()
+    }
+
+    /// The newest map.
+    pub fn map(&self) -> Arc<ClusterMap> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).map.clone()
+    }
+
+    /// The next step for a subscriber at epoch `have`; nothing if it is up to date. One that has a later epoch than
+    /// this monitor waits for it to catch up.
+    pub fn next(&self, have: u64) -> Option<Step> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = held.map.epoch.0;
+        if newest <= have {
+            return None;
+        }
+        let at = held.increments.partition_point(|(from, _, _)| *from < have);
+        if let Some((from, to, bytes)) = held.increments.get(at)
+            && *from == have
+            && have > 0
+        {
+            return Some(Step::Increment(*to, bytes.clone()));
+        }
+        Some(Step::Full(newest, held.full()))
+    }
+
+    /// The newest map's bytes.
+    pub fn full(&self) -> Bytes {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).full()
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! - [`raft`]: the types openraft is run with, and their records on wire and disk.
 //! - [`store`]: log, ballot and snapshots on RocksDB; recognises what a disk has lost.
+//! - [`daemon`]: the process around it all.
 //! - [`node`]: a running monitor.
 //! - [`service`]: what it serves over gRPC, and to whom.
 //! - [`state`]: what the log decides: the value every monitor derives from the same entries.
@@ -11,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod daemon;
 pub mod node;
 pub mod raft;
 pub mod service;

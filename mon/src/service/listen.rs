@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use nacre_net::identity::{Caller, Denied, Gate, Identity, Service};
+use nacre_net::identity::gate::Caller;
+use nacre_net::identity::{Denied, Gate, Identity, Service};
 use nacre_net::tls::{Accepted, TlsServer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;

@@ -10,7 +10,8 @@ pub mod raft;
 use std::sync::Arc;
 
 use nacre_mon_api::status::to_grpc;
-use nacre_net::identity::{Caller, Denied, Gate, Identity, Kind, Ops, Service, UnixTime};
+use nacre_net::identity::gate::Caller;
+use nacre_net::identity::{Denied, Gate, Identity, Kind, Ops, Service, UnixTime};
 use nacre_net::tls::Trust;
 use nacre_proto::status::{Code, Status};
 

@@ -3,6 +3,7 @@
 //! Where it would lose something we say more: weights that three decimals do not hold get more of them, and devices
 //! that are in no bucket are listed too.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::parse::DEFAULT_SIZES;
@@ -33,7 +34,7 @@ fn write_map(out: &mut String, map: &CrushMap) -> std::fmt::Result {
 
     writeln!(out, "\n# types")?;
     if !map.types.is_empty() && !map.types.contains_key(&0) {
-        writeln!(out, "type 0 osd")?;
+        writeln!(out, "type 0 {}", device_type(map))?;
     }
     for (id, name) in &map.types {
         writeln!(out, "type {id} {name}")?;
@@ -163,7 +164,19 @@ fn write_choose(out: &mut String, map: &CrushMap, verb: &str, mode: Mode, num: i
         Mode::Firstn => "firstn",
         Mode::Indep => "indep",
     };
-    writeln!(out, "{verb} {mode} {num} type {}", map.type_name(kind))
+    let kind = if kind == 0 { Cow::Borrowed(device_type(map)) } else { map.type_name(kind) };
+    writeln!(out, "{verb} {mode} {num} type {kind}")
+}
+
+/// The name of type 0, which is printed for maps that give it none too.
+fn device_type(map: &CrushMap) -> &str {
+    match map.types.get(&0) {
+        Some(name) => name,
+        None if map.types.is_empty() => "device",
+        None => {
+            ["osd", "device", "type0", "leaf"].into_iter().find(|name| map.type_id(name).is_none()).unwrap_or("osd")
+        }
+    }
 }
 
 fn write_choose_arg(out: &mut String, bucket: i32, arg: &ChooseArg) -> std::fmt::Result {

@@ -131,3 +131,15 @@ fn errors_say_what_is_wrong() {
     damaged[16 + 20 + 16 + 4] ^= 1;
     assert!(shown(&damaged).contains("the list numbers of bucket -1 do not follow"));
 }
+
+#[test]
+fn an_empty_name_is_none() {
+    // Found by fuzzing: a key of 64 bits with a length of 0 behind it.
+    let mut bytes = vec![0, 0, 1, 0];
+    bytes.extend_from_slice(&[0; 12]);
+    bytes.extend_from_slice(&[1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    bytes.extend_from_slice(&[0; 8]);
+    let map = decode(&bytes).unwrap();
+    assert!(map.types.is_empty());
+    assert_eq!(decode(&encode(&map)), Ok(map));
+}

@@ -196,7 +196,10 @@ fn name_table(from: &mut Reader<'_>, what: &'static str) -> Result<BTreeMap<i32,
             0 => from.u32(what)?,
             len => len,
         };
-        names.insert(key, from.text(len as usize, what)?);
+        let name = from.text(len as usize, what)?;
+        if !name.is_empty() {
+            names.insert(key, name);
+        }
     }
     Ok(names)
 }
@@ -273,7 +276,10 @@ fn classes(from: &mut Reader<'_>, map: &mut CrushMap) -> Result<(), BinaryError>
     }
     for _ in 0..from.count(8, what)? {
         let (class, len) = (from.i32(what)?, from.u32(what)?);
-        map.classes.insert(class, from.text(len as usize, "a class's name")?);
+        let name = from.text(len as usize, "a class's name")?;
+        if !name.is_empty() {
+            map.classes.insert(class, name);
+        }
     }
     for _ in 0..from.count(8, what)? {
         let original = bucket_id(from)?;

@@ -6,6 +6,8 @@
 //! - [`model`]: what a map is (devices, buckets, types, rules, tunables, classes, weight sets).
 //! - [`text`]: the text form, as `crushtool` reads and prints it.
 //! - [`binary`]: the binary form, as Ceph stores it.
+//! - [`edit`]: the changes operators make.
+//! - [`mod@check`]: what is wrong with a map, and why a rule finds too little.
 //! - [`pg`]: object names to pgs, pgs to inputs of the mapping.
 //! - [`map`]: the mapping: a compiled map, its rules run for an input.
 //! - [`hash`], [`ln`]: the hashes and the logarithm that all draws rest on.
@@ -14,7 +16,9 @@
 #![deny(unsafe_code)]
 
 pub mod binary;
+pub mod check;
 pub mod derive;
+pub mod edit;
 pub mod hash;
 pub mod ln;
 mod lookup;
@@ -28,3 +32,8 @@ pub mod text;
 
 pub use lookup::PostOrder;
 pub use shadow::ShadowError;
+
+#[cfg(test)]
+mod property_test;
+#[cfg(test)]
+mod random_map;

@@ -53,7 +53,6 @@ pub enum ShadowError {
 
 /// Throws the shadow trees away and builds them again from devices and originals, with the ids they had. Classes that no
 /// device has and no rule takes are forgotten.
-#[expect(dead_code, reason = "edits are next")]
 pub(crate) fn rebuild(map: &mut CrushMap) -> Result<(), ShadowError> {
     let previous = std::mem::take(&mut map.shadows);
     let taken: BTreeSet<ItemId> = map

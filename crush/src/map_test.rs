@@ -172,10 +172,9 @@ fn reweights() -> impl Strategy<Value = Vec<Weight>> {
 const BUDGET_HERE: u32 = 20_000;
 
 /// The general code, whatever the rule.
-fn general(plan: &Plan<'_>, x: u32, reweights: &[Weight]) -> Vec<ItemId> {
-    let mut workspace = Workspace::default();
-    rule::run(plan, x, reweights, &mut workspace);
-    workspace.result
+fn general(plan: &Plan<'_>, x: u32, reweights: &[Weight], workspace: &mut Workspace) -> Vec<ItemId> {
+    rule::run(plan, x, reweights, workspace);
+    workspace.result.clone()
 }
 
 /// All ways to map agree, for all kernels, with a workspace that remembers other mappings.
@@ -185,7 +184,7 @@ fn check_ways(map: &CrushMap, positions: u32, args: Option<i64>, reweights: &[We
     for &rule in map.rules.keys() {
         let portable = Mapper::new(map).unwrap().with_kernel(Kernel::all()[0]).with_budget(BUDGET_HERE);
         let plan = portable.plan(rule, positions, args).unwrap();
-        let wanted: Vec<_> = xs.iter().map(|&x| general(&plan, x, reweights)).collect();
+        let wanted: Vec<_> = xs.iter().map(|&x| general(&plan, x, reweights, &mut workspace)).collect();
         for kernel in Kernel::all() {
             let mapper = Mapper::new(map).unwrap().with_kernel(kernel).with_budget(BUDGET_HERE);
             let plan = mapper.plan(rule, positions, args).unwrap();
@@ -194,7 +193,7 @@ fn check_ways(map: &CrushMap, positions: u32, args: Option<i64>, reweights: &[We
             for ((&x, wanted), found) in xs.iter().zip(&wanted).zip(mappings.iter()) {
                 prop_assert_eq!(found, wanted, "many: rule {} x {} {}", rule, x, kernel.name());
                 prop_assert_eq!(
-                    &general(&plan, x, reweights),
+                    &general(&plan, x, reweights, &mut workspace),
                     wanted,
                     "general: rule {} x {} {}",
                     rule,
@@ -217,7 +216,16 @@ fn check_ways(map: &CrushMap, positions: u32, args: Option<i64>, reweights: &[We
     Ok(())
 }
 
+/// Each case maps thousands of inputs: fewer cases than usual, unless more are asked for.
+fn config() -> ProptestConfig {
+    let usual = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { usual.cases } else { 64 };
+    ProptestConfig { cases, ..usual }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn odd_maps_map_one_way_whichever_code_maps(map in odd_map(), positions in 0..9_u32, reweights in reweights()) {
         check_ways(&map, positions, None, &reweights)?;

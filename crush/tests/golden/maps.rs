@@ -54,7 +54,7 @@ fn mapping(line: &str, rule: u32) -> (u32, Vec<i32>) {
     (fields[4].parse().unwrap(), list(fields[5]))
 }
 
-fn check_all(form: &str, load: impl Fn(&str) -> CrushMap) {
+fn check_all(form: &str, kernels: &[Kernel], load: impl Fn(&str) -> CrushMap) {
     let mut maps = BTreeMap::new();
     let (mut tests, mut equal) = (0, 0);
     let mut workspace = Workspace::default();
@@ -70,7 +70,7 @@ fn check_all(form: &str, load: impl Fn(&str) -> CrushMap) {
             assert_eq!(plan.map(*x, &reweights, &mut workspace), wanted, "{} x {x} ({form})", test.file);
             equal += 1;
         }
-        for kernel in Kernel::all() {
+        for &kernel in kernels {
             let mapper = Mapper::new(map).unwrap().with_kernel(kernel);
             let plan = mapper.plan(test.rule, test.positions, Some(0)).unwrap();
             let mut mappings = Mappings::default();
@@ -86,10 +86,12 @@ fn check_all(form: &str, load: impl Fn(&str) -> CrushMap) {
 
 #[test]
 fn mappings_equal_ceph_s_through_the_binary_form() {
-    check_all("binary", |name| binary::decode(&std::fs::read(fixture(&format!("{name}.crush.bin"))).unwrap()).unwrap());
+    check_all("binary", &Kernel::all(), |name| {
+        binary::decode(&std::fs::read(fixture(&format!("{name}.crush.bin"))).unwrap()).unwrap()
+    });
 }
 
 #[test]
 fn mappings_equal_ceph_s_through_the_text_form() {
-    check_all("text", |name| text::parse(&text_of(&format!("{name}.crush.txt"))).unwrap());
+    check_all("text", &[], |name| text::parse(&text_of(&format!("{name}.crush.txt"))).unwrap());
 }

@@ -128,7 +128,9 @@ pub enum DaemonError {
     #[error("serving: {0}")]
     Serve(#[from] tonic::transport::Error),
     /// Nobody let it in.
-    #[error("no quorum lets mon.{mon} in: {source}; start the other monitors, or restore a backup (`nacre mon restore`)")]
+    #[error(
+        "no quorum lets mon.{mon} in: {source}; start the other monitors, or restore a backup (`nacre mon restore`)"
+    )]
     Join {
         /// Who wants in.
         mon: u64,
@@ -202,7 +204,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()> + Send + 'static
     let fresh = State { map: Arc::new(ClusterMap::empty(Uuid(cluster.0))), ..State::default() };
     let machine = Machine::open(opened.store.clone(), fresh, observer)?;
     let peers = Peers::new(client.clone());
-    let node = Node::start(opened.store, machine, hub, peers, identity.clone()).await.map_err(DaemonError::Consensus)?;
+    let node =
+        Node::start(opened.store, machine, hub, peers, identity.clone()).await.map_err(DaemonError::Consensus)?;
     let node = Arc::new(node);
 
     let (audit, refusals, lost) = ChannelAudit::new(REFUSALS);
@@ -320,8 +323,7 @@ fn reopen(path: &Path, mon: u64, fsid: &str) -> Result<Option<(Store, Identity)>
 /// Asks to be let in until it is.
 async fn join(config: Config, client: TlsClient, identity: Identity) {
     let monitors = MonClient::new(&client, config.monitors.iter().map(SocketAddr::to_string), Duration::from_secs(30));
-    let ask =
-        v1::JoinQuorum { mon: identity.mon, address: config.address.to_string(), node: identity.node };
+    let ask = v1::JoinQuorum { mon: identity.mon, address: config.address.to_string(), node: identity.node };
     loop {
         match monitors.change_quorum(Change::Join(ask.clone())).await {
             Ok(reply) => {

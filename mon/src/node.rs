@@ -112,7 +112,9 @@ impl Node {
         let members = self.shared.read().membership.voter_ids().count();
         Status::new(
             Code::Unavailable,
-            format!("no leader: fewer than a majority of {members} monitors reach each other; `nacre mon status` says which are up"),
+            format!(
+                "no leader: fewer than a majority of {members} monitors reach each other; `nacre mon status` says which are up"
+            ),
         )
     }
 
@@ -198,7 +200,11 @@ impl Node {
                     .get(node)
                     .and_then(|heard| heard.as_ref())
                     .map(|heard| u64::try_from(heard.elapsed().as_millis()).unwrap_or(u64::MAX)),
-                matched: metrics.replication.as_ref().and_then(|all| all.get(node).cloned().flatten()).map(|id| id.index),
+                matched: metrics
+                    .replication
+                    .as_ref()
+                    .and_then(|all| all.get(node).cloned().flatten())
+                    .map(|id| id.index),
             })
             .collect();
         let state = self.shared.read();
@@ -254,7 +260,10 @@ impl Node {
     /// with one it becomes a learner, catches up, and takes the vote of the incarnation it replaces.
     async fn join(&self, join: &v1::JoinQuorum) -> Result<v1::ChangeQuorumReply, Elsewhere> {
         if join.mon > 0xffff || join.address.parse::<std::net::SocketAddr>().is_err() {
-            let text = format!("mon.{} at {:?}: a number up to 65535 and an IP address with port are needed", join.mon, join.address);
+            let text = format!(
+                "mon.{} at {:?}: a number up to 65535 and an IP address with port are needed",
+                join.mon, join.address
+            );
             return Err(Status::new(Code::Invalid, text).into());
         }
         let members = self.members();
@@ -271,8 +280,11 @@ impl Node {
         if members.get(&join.node) != Some(&member) {
             self.raft.add_learner(join.node, member, true).await.map_err(|error| self.unchanged(&error))?;
         }
-        let old: Vec<NodeId> =
-            members.iter().filter(|(node, member)| member.mon == join.mon && **node != join.node).map(|(node, _)| *node).collect();
+        let old: Vec<NodeId> = members
+            .iter()
+            .filter(|(node, member)| member.mon == join.mon && **node != join.node)
+            .map(|(node, _)| *node)
+            .collect();
         let mut voters: std::collections::BTreeSet<NodeId> = self.shared.read().membership.voter_ids().collect();
         voters.insert(join.node);
         voters.retain(|voter| !old.contains(voter));

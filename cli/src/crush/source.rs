@@ -87,15 +87,31 @@ impl fmt::Display for Pointed<'_> {
     }
 }
 
+/// The two forms of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Crush text.
+    Text,
+    /// Ceph's binary form.
+    Binary,
+}
+
 /// Reads a map in whichever form.
 pub(super) fn read(path: &Path) -> Result<CrushMap, MapFileError> {
+    read_form(path).map(|(map, _)| map)
+}
+
+/// Reads a map and says in which form it was.
+pub(super) fn read_form(path: &Path) -> Result<(CrushMap, Form), MapFileError> {
     let bytes = read_bytes(path).map_err(|source| MapFileError::Unreadable { path: path.to_owned(), source })?;
     if bytes.starts_with(&[0, 0, 1, 0]) {
-        return binary::decode(&bytes).map_err(|error| MapFileError::Binary { path: path.to_owned(), error });
+        let map = binary::decode(&bytes).map(|map| (map, Form::Binary));
+        return map.map_err(|error| MapFileError::Binary { path: path.to_owned(), error });
     }
     match String::from_utf8(bytes) {
         Ok(text) if !text.contains('\0') => {
-            text::parse(&text).map_err(|error| MapFileError::Text { path: path.to_owned(), error: Box::new(error) })
+            let map = text::parse(&text).map(|map| (map, Form::Text));
+            map.map_err(|error| MapFileError::Text { path: path.to_owned(), error: Box::new(error) })
         }
         _ => Err(MapFileError::Neither { path: path.to_owned() }),
     }

@@ -104,7 +104,10 @@ impl MonClient {
     }
 
     /// Changes who votes.
-    pub async fn change_quorum(&self, change: v1::change_quorum_request::Change) -> Result<v1::ChangeQuorumReply, Status> {
+    pub async fn change_quorum(
+        &self,
+        change: v1::change_quorum_request::Change,
+    ) -> Result<v1::ChangeQuorumReply, Status> {
         let request = v1::ChangeQuorumRequest { change: Some(change) };
         self.ask(|mut stub| {
             let request = request.clone();

@@ -191,7 +191,10 @@ impl Mon for MonService {
         let guest = self.door.admit("change-quorum", Ops::ADMIN, &request)?;
         let message = request.into_inner();
         let Some(change) = &message.change else {
-            return Err(to_grpc(&Status::new(Code::Unsupported, "no change of this release: upgrade the monitors first")));
+            return Err(to_grpc(&Status::new(
+                Code::Unsupported,
+                "no change of this release: upgrade the monitors first",
+            )));
         };
         match self.node.change_quorum(change).await {
             Ok(reply) => Ok(Response::new(reply)),

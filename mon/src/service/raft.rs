@@ -7,9 +7,7 @@ use nacre_mon_api::status::to_grpc;
 use nacre_mon_api::v1;
 use nacre_mon_api::v1::raft_server::Raft;
 use nacre_proto::status::{Code, Status};
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
-};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse};
 use tonic::{Request, Response, Streaming};
 
 use super::Door;

@@ -23,6 +23,9 @@ bitflags! {
         const DESTROYED = 1 << 3;
         /// Will stop by itself and says so: judged down at once, and not as a failure.
         const STOPPING = 1 << 4;
+        /// Down, and its process is known to be gone: a connection was refused, or a later run has begun. It can answer
+        /// no read any more, so nobody need wait for its leases.
+        const DEAD = 1 << 5;
         /// Over the near-full line.
         const NEAR_FULL = 1 << 8;
         /// Too full to take backfill.
@@ -68,6 +71,8 @@ pub struct OsdState {
     pub laggy_ms: u32,
     /// How probable a false failure is, in 1/65536.
     pub laggy_share: u32,
+    /// Epoch in which its present disk was first used: what the number held before is gone.
+    pub born: Epoch,
 }
 record!(OsdState {
     flags,
@@ -86,6 +91,7 @@ record!(OsdState {
     flapped,
     laggy_ms,
     laggy_share,
+    born,
 });
 
 impl OsdState {

@@ -1,6 +1,7 @@
 //! What the map knows of a pool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bitflags::bitflags;
 use nacre_crush::model::RuleId;
@@ -194,6 +195,8 @@ pub struct Pool {
     pub pg_num_max: u32,
     /// The newest snapshot of the pool.
     pub snap_seq: SnapId,
+    /// Snapshots that were removed and whose clones are to be trimmed.
+    pub removed_snaps: Arc<BTreeSet<SnapId>>,
     /// When it was made.
     pub created: Stamp,
     /// Epoch in which it was made.
@@ -221,6 +224,7 @@ record!(Pool {
     pg_num_min,
     pg_num_max,
     snap_seq,
+    removed_snaps,
     created,
     created_in,
     changed_in,

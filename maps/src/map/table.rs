@@ -37,6 +37,12 @@ pub trait Table: Clone + Default {
     fn set(&mut self, key: Self::Key, value: Self::Value) -> bool;
     /// Removes; false if there was nothing.
     fn remove(&mut self, key: &Self::Key) -> bool;
+    /// Removes many.
+    fn remove_all(&mut self, keys: impl IntoIterator<Item = Self::Key>) {
+        for key in keys {
+            self.remove(&key);
+        }
+    }
     /// Entries in the order of their keys.
     fn entries(&self) -> impl Iterator<Item = (Self::Key, &Self::Value)>;
     /// How many entries there are.

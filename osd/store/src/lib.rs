@@ -6,11 +6,22 @@
 mod api;
 #[cfg(feature = "disk")]
 pub mod bench;
+mod disk;
 mod error;
 pub mod limits;
 mod memory;
 pub mod ranges;
 
 pub use api::{BLOCK, Completion, DataExtent, FullRatios, Fullness, MAX_OBJECT, ObjectStat, ObjectStore, Seq, Usage};
+#[cfg(feature = "disk")]
+pub use disk::check;
+#[cfg(feature = "disk")]
+pub use disk::{Counters, DiskStore, FormatOptions, Identity, StoreConfig, StoreInfo};
 pub use error::{StoreError, name};
 pub use memory::MemoryStore;
+
+#[cfg(test)]
+#[path = "suite_test.rs"]
+mod suite;
+#[cfg(test)]
+mod testkit;

@@ -3,7 +3,7 @@
 use nacre_proto::ids::{ObjectId, PgId};
 use nacre_proto::txn::{Transaction, TxnOp};
 
-use crate::api::MAX_OBJECT;
+use crate::api::{BLOCK, MAX_OBJECT};
 use crate::error::StoreError;
 
 /// Namespace and name of an object together.
@@ -58,6 +58,9 @@ pub fn check(txn: &Transaction) -> Result<(), StoreError> {
                 oid(to)?;
                 end(*from_offset, *len)?;
                 end(*to_offset, *len)?;
+                if from_offset % BLOCK != to_offset % BLOCK {
+                    within("a copy between offsets that differ within a block", *len, MAX_WRITE)?;
+                }
             }
             TxnOp::SetXattr { oid: o, name, value } => {
                 oid(o)?;

@@ -1,0 +1,159 @@
+//! From queued records to durable ones: group commit.
+//!
+//! Records are copied once, into the buffer that is written. While one group is on its way the next one gathers.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::codec::Put;
+use super::direct::AlignedBuf;
+use super::journal::HEADER;
+use super::{Engine, lock};
+use crate::api::{BLOCK, Completion, Seq};
+use crate::error::StoreError;
+
+/// Records that will be made durable by one write.
+pub(crate) struct Batch {
+    buf: AlignedBuf,
+    first: Seq,
+    last: Seq,
+    direct: Vec<(u64, Bytes)>,
+    direct_bytes: u64,
+    done: Vec<Completion>,
+}
+
+/// Direct bytes after which a group is closed: what waits is held in memory.
+const DIRECT_BATCH: u64 = 32 << 20;
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    batches: VecDeque<Batch>,
+    spare: Option<AlignedBuf>,
+    /// Everything up to here is durable.
+    pub durable: Seq,
+    pub stop: bool,
+}
+
+impl Put for AlignedBuf {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.extend(bytes);
+    }
+}
+
+impl Queue {
+    pub(crate) fn new(durable: Seq) -> Self {
+        Queue { durable, ..Queue::default() }
+    }
+
+    pub(crate) fn push(&mut self, seq: Seq, record: &[u8], direct: Vec<(u64, Bytes)>, done: Completion, limit: u64) {
+        let full = |batch: &Batch| (batch.buf.len() + record.len()) as u64 > limit || batch.direct_bytes > DIRECT_BATCH;
+        if self.batches.back().is_none_or(full) {
+            let mut buf = self.spare.take().unwrap_or_else(|| AlignedBuf::with_capacity(256 << 10));
+            buf.clear();
+            buf.extend(&[0; HEADER]);
+            let batch = Batch { buf, first: seq, last: seq, direct: Vec::new(), direct_bytes: 0, done: Vec::new() };
+            self.batches.push_back(batch);
+        }
+        let Some(batch) = self.batches.back_mut() else { return };
+        batch.buf.u32(record.len() as u32 + 8);
+        batch.buf.u64(seq);
+        batch.buf.extend(record);
+        batch.last = seq;
+        batch.direct_bytes += direct.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+        batch.direct.extend(direct);
+        batch.done.push(done);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    pub(crate) fn weight(&self) -> u64 {
+        self.batches.iter().map(|batch| batch.buf.capacity() as u64).sum()
+    }
+}
+
+impl Engine {
+    /// Makes the oldest group durable and calls its completions. False if there was none.
+    pub(crate) fn commit_group(&self) -> Result<bool, StoreError> {
+        // The journal's lock first, so that two callers cannot swap groups.
+        let mut journal = lock(&self.journal);
+        let Some(mut batch) = lock(&self.queue).batches.pop_front() else { return Ok(false) };
+        let result = match self.check_poison() {
+            Ok(()) => self.write_batch(&mut journal, &mut batch),
+            Err(error) => Err(error),
+        };
+        drop(journal);
+        if let Err(error) = result {
+            let error = self.poison(&error);
+            let waiting: Vec<Batch> = lock(&self.queue).batches.drain(..).collect();
+            for done in std::iter::once(batch).chain(waiting).flat_map(|batch| batch.done) {
+                done(Err(error.clone()));
+            }
+            return Err(error);
+        }
+        self.counters.transactions.fetch_add(batch.done.len() as u64, Ordering::Relaxed);
+        let mut queue = lock(&self.queue);
+        queue.durable = batch.last;
+        if batch.buf.capacity() as u64 <= 2 * self.bounds.group {
+            queue.spare = Some(batch.buf);
+        }
+        drop(queue);
+        self.settled.notify_all();
+        for done in batch.done {
+            done(Ok(()));
+        }
+        Ok(true)
+    }
+
+    fn write_batch(&self, journal: &mut super::Journal, batch: &mut Batch) -> Result<(), StoreError> {
+        if !batch.direct.is_empty() {
+            // The record must never be found without its blocks, so they are made durable first.
+            let writes: Vec<_> = batch.direct.iter().map(|(phys, bytes)| (phys * BLOCK, &bytes[..])).collect();
+            self.blocks.write_many(&writes).map_err(|error| StoreError::io("cannot write object data", error))?;
+            self.blocks.sync().map_err(|error| StoreError::io("cannot flush object data", error))?;
+            self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+            self.counters.block_bytes.fetch_add(batch.direct_bytes, Ordering::Relaxed);
+            let mut state = self.state();
+            for (phys, _) in batch.direct.drain(..) {
+                state.inflight.remove(&phys);
+            }
+        }
+        let len = journal.append(&mut batch.buf, batch.first, batch.last)?;
+        self.counters.groups.fetch_add(1, Ordering::Relaxed);
+        self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+        self.counters.journal_bytes.fetch_add(len, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits until everything up to `seq` is durable; without threads, sees to it.
+    pub(crate) fn wait_durable(&self, seq: Seq) -> Result<(), StoreError> {
+        if !self.threaded {
+            while self.commit_group()? {}
+        }
+        let mut queue = lock(&self.queue);
+        while queue.durable < seq {
+            self.check_poison()?;
+            queue = self.settled.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// The committer's life.
+    pub(crate) fn commit_forever(&self) {
+        loop {
+            let mut queue = lock(&self.queue);
+            while queue.is_empty() && !queue.stop {
+                queue = self.queued.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+            }
+            if queue.is_empty() {
+                return;
+            }
+            drop(queue);
+            // An error has poisoned the store and told all who wait; later ones are told as they come.
+            let _ = self.commit_group();
+        }
+    }
+}

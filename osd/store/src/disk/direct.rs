@@ -1,0 +1,199 @@
+//! The one place with unsafe code: memory aligned for direct I/O, and many block writes handed to the kernel at once.
+//!
+//! Nothing here knows what the bytes mean.
+#![expect(unsafe_code, reason = "aligned memory and io_uring have no safe interface in std")]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fs::File;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+
+use io_uring::{IoUring, opcode, types};
+
+/// What direct I/O wants of memory, on every disk we know.
+pub(crate) const ALIGN: usize = 4096;
+
+/// A growing byte buffer whose memory is aligned for direct I/O and whose unused part is zero.
+pub(crate) struct AlignedBuf {
+    memory: NonNull<u8>,
+    capacity: usize,
+    len: usize,
+}
+
+// SAFETY: the buffer owns its memory alone, as Vec<u8> does; nothing in it is tied to a thread.
+unsafe impl Send for AlignedBuf {}
+// SAFETY: shared access is by `&[u8]` only.
+unsafe impl Sync for AlignedBuf {}
+
+impl AlignedBuf {
+    /// An empty buffer that holds `capacity` bytes without growing.
+    pub(crate) fn with_capacity(capacity: usize) -> Self {
+        let capacity = capacity.max(1).next_multiple_of(ALIGN);
+        let layout = Self::layout(capacity);
+        // SAFETY: the layout's size is at least ALIGN, so not zero.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let Some(memory) = NonNull::new(memory) else { handle_alloc_error(layout) };
+        AlignedBuf { memory, capacity, len: 0 }
+    }
+
+    /// A buffer of `len` zeros.
+    pub(crate) fn zeroed(len: usize) -> Self {
+        let mut buf = Self::with_capacity(len);
+        buf.len = len;
+        buf
+    }
+
+    #[expect(clippy::expect_used, reason = "a capacity beyond isize is a bug of the caller, who bounds it")]
+    fn layout(capacity: usize) -> Layout {
+        Layout::from_size_align(capacity, ALIGN).expect("a buffer's capacity fits memory")
+    }
+
+    /// Appends; grows by doubling.
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        let need = self.len + bytes.len();
+        if need > self.capacity {
+            let mut bigger = Self::with_capacity(need.max(self.capacity * 2));
+            bigger.len = self.len;
+            bigger.copy_from_slice(self);
+            *self = bigger;
+        }
+        let from = self.len;
+        self.len = need;
+        self[from..].copy_from_slice(bytes);
+    }
+
+    /// Grows with zeros to a multiple of `align`.
+    pub(crate) fn pad(&mut self, align: usize) {
+        const ZEROS: [u8; ALIGN] = [0; ALIGN];
+        while !self.len.is_multiple_of(align) {
+            let step = (align - self.len % align).min(ALIGN);
+            self.extend(&ZEROS[..step]);
+        }
+    }
+
+    /// Empties it, keeping the memory.
+    pub(crate) fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+}
+
+impl Drop for AlignedBuf {
+    fn drop(&mut self) {
+        // SAFETY: the memory came from alloc_zeroed with this very layout and is freed once.
+        unsafe { dealloc(self.memory.as_ptr(), Self::layout(self.capacity)) }
+    }
+}
+
+impl Deref for AlignedBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the first `len <= capacity` bytes are allocated and initialised (zeroed at least).
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in deref, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.len) }
+    }
+}
+
+impl AsRef<[u8]> for AlignedBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// A ring for writes in bulk; one thread uses it at a time.
+pub(crate) struct WriteRing {
+    ring: IoUring,
+}
+
+const DEPTH: u32 = 32;
+
+impl WriteRing {
+    /// `None` if the kernel does not offer io_uring to us.
+    pub(crate) fn new() -> Option<Self> {
+        IoUring::new(DEPTH).ok().map(|ring| WriteRing { ring })
+    }
+
+    /// Writes all, in any order, and returns when all are done. A short write is an error: direct writes within a
+    /// file's size are never short on a healthy disk.
+    pub(crate) fn write_all(&mut self, file: &File, writes: &[(u64, &[u8])]) -> io::Result<()> {
+        let fd = types::Fd(file.as_raw_fd());
+        let mut next = 0;
+        let mut flying = 0;
+        let mut failed: Option<io::Error> = None;
+        while flying > 0 || (next < writes.len() && failed.is_none()) {
+            while flying < DEPTH as usize && failed.is_none() {
+                let Some((offset, data)) = writes.get(next) else { break };
+                let len = u32::try_from(data.len()).map_err(|_| io::ErrorKind::InvalidInput);
+                let len = match len {
+                    Ok(len) => len,
+                    Err(kind) => {
+                        failed = Some(kind.into());
+                        break;
+                    }
+                };
+                let entry = opcode::Write::new(fd, data.as_ptr(), len).offset(*offset).build().user_data(next as u64);
+                // SAFETY: `data` and `file` are borrowed until this function returns, and it returns only when
+                // nothing is in flight any more, also after an error.
+                if unsafe { self.ring.submission().push(&entry) }.is_err() {
+                    break;
+                }
+                next += 1;
+                flying += 1;
+            }
+            match self.ring.submit_and_wait(1) {
+                Ok(_) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(4 | 11 | 16)) => {} // EINTR, EAGAIN, EBUSY: again
+                Err(error) => {
+                    // What is in flight may still read our memory; without the ring it cannot be waited for.
+                    if flying > 0 {
+                        std::process::abort();
+                    }
+                    return Err(error);
+                }
+            }
+            for done in self.ring.completion() {
+                flying -= 1;
+                let want = writes.get(done.user_data() as usize).map_or(0, |(_, data)| data.len());
+                if done.result() < 0 {
+                    failed = Some(io::Error::from_raw_os_error(-done.result()));
+                } else if done.result() as usize != want {
+                    failed = Some(io::ErrorKind::WriteZero.into());
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_grows_keeps_its_bytes_and_stays_aligned() {
+        let mut buf = AlignedBuf::with_capacity(1);
+        let mut model = Vec::new();
+        for step in 0..200usize {
+            let bytes = vec![step as u8; step * 3];
+            buf.extend(&bytes);
+            model.extend(&bytes);
+            assert_eq!(buf.as_ptr() as usize % ALIGN, 0);
+        }
+        assert_eq!(&*buf, &*model);
+        buf.pad(512);
+        assert_eq!(buf.len() % 512, 0);
+        assert!(buf[model.len()..].iter().all(|byte| *byte == 0));
+    }
+}

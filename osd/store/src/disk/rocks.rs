@@ -1,0 +1,115 @@
+//! RocksDB as the metadata database: without its own log, flushed once for each checkpoint's batch.
+//!
+//! A batch goes into one memtable whole and the memtable becomes one file, so a flush makes it durable all or not at
+//! all; what was written and not flushed is forgotten by a crash, and the journal still has it.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use rocksdb::{BlockBasedOptions, Cache, DB, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions};
+
+use super::kv::{Kv, KvOp, Visit};
+use crate::error::StoreError;
+
+pub(crate) struct RocksKv {
+    db: DB,
+    cache: Cache,
+    path: PathBuf,
+}
+
+fn failed(error: rocksdb::Error) -> StoreError {
+    StoreError::Kv { what: error.into_string() }
+}
+
+impl RocksKv {
+    /// Opens, or creates if told to, with so much memory for cached blocks.
+    pub(crate) fn open(path: &Path, create: bool, memory: usize) -> Result<Self, StoreError> {
+        let cache = Cache::new_lru_cache(memory);
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&cache);
+        table.set_bloom_filter(10.0, false);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        table.set_format_version(6);
+        let mut options = Options::default();
+        options.create_if_missing(create);
+        options.set_error_if_exists(create);
+        options.set_block_based_table_factory(&table);
+        options.set_paranoid_checks(true);
+        // A checkpoint is flushed by hand; the memtable must hold it whole whatever its size.
+        options.set_write_buffer_size(1 << 30);
+        options.set_arena_block_size(1 << 20);
+        options.set_max_write_buffer_number(2);
+        options.set_level_zero_file_num_compaction_trigger(4);
+        options.set_target_file_size_base(16 << 20);
+        options.set_max_bytes_for_level_base(64 << 20);
+        options.set_max_background_jobs(2);
+        options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+        options.set_keep_log_file_num(2);
+        options.set_max_log_file_size(1 << 20);
+        options.set_stats_dump_period_sec(0);
+        options.set_max_open_files(512);
+        let db = DB::open(&options, path).map_err(failed)?;
+        Ok(RocksKv { db, cache, path: path.to_owned() })
+    }
+}
+
+impl Kv for RocksKv {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.db.get(key).map_err(failed)?.map(Bytes::from))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(to);
+        let mut iter = self.db.raw_iterator_opt(options);
+        iter.seek(from);
+        while let Some((key, value)) = iter.item() {
+            if !visit(key, value) {
+                return Ok(());
+            }
+            iter.next();
+        }
+        iter.status().map_err(failed)
+    }
+
+    fn commit(&self, batch: Vec<KvOp>) -> Result<(), StoreError> {
+        let mut writes = WriteBatch::default();
+        for op in batch {
+            match op {
+                KvOp::Put(key, value) => writes.put(key, value),
+                KvOp::Delete(key) => writes.delete(key),
+                KvOp::DeleteRange(from, to) => writes.delete_range(from, to),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.db.write_opt(writes, &options).map_err(failed)?;
+        let mut flush = FlushOptions::default();
+        flush.set_wait(true);
+        self.db.flush_opt(&flush).map_err(failed)
+    }
+
+    fn verify(&self) -> Result<(), StoreError> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut iter = self.db.raw_iterator_opt(options);
+        iter.seek_to_first();
+        while iter.valid() {
+            iter.next();
+        }
+        iter.status().map_err(failed)
+    }
+
+    fn memory(&self) -> u64 {
+        let property = |name: &str| self.db.property_int_value(name).ok().flatten().unwrap_or(0);
+        self.cache.get_usage() as u64
+            + property("rocksdb.cur-size-all-mem-tables")
+            + property("rocksdb.estimate-table-readers-mem")
+    }
+
+    fn room(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(&self.path).ok()?;
+        Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}

@@ -6,11 +6,13 @@
 mod api;
 #[cfg(feature = "disk")]
 pub mod bench;
+#[cfg(feature = "disk")]
 mod disk;
 mod error;
 pub mod limits;
 mod memory;
 pub mod ranges;
+pub mod transfer;
 
 pub use api::{BLOCK, Completion, DataExtent, FullRatios, Fullness, MAX_OBJECT, ObjectStat, ObjectStore, Seq, Usage};
 #[cfg(feature = "disk")]

@@ -198,8 +198,7 @@ fn run(seed: u64, txns: usize) -> Run {
     let tape = Tape::default();
     let kv = MemKv::default();
     Engine::format_kv(&kv, &superblock()).unwrap();
-    let start =
-        Remains { images: [vec![0; JOURNAL], vec![0xee; (BLOCKS * BLOCK) as usize]], kv: kv.snapshot() };
+    let start = Remains { images: [vec![0; JOURNAL], vec![0xee; (BLOCKS * BLOCK) as usize]], kv: kv.snapshot() };
     let engine = open(&start, &tape).unwrap();
     let model = MemoryStore::default();
     let mut rng = StdRng::seed_from_u64(seed);

@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_buffer_grows_keeps_its_bytes_and_stays_aligned() {
         let mut buf = AlignedBuf::with_capacity(1);
-        let mut model = Vec::new();
+        let mut model: Vec<u8> = Vec::new();
         for step in 0..200usize {
             let bytes = vec![step as u8; step * 3];
             buf.extend(&bytes);

@@ -4,7 +4,7 @@
 //!   handshakes, for peers on a local socket, and for connections that live while the list changes.
 //! - [`credentials`]: the own certificate and key, swapped while connections run.
 //! - [`server`], [`client`]: the two ends of a handshake.
-//! - [`files`]: where a process keeps its identity on disk.
+//! - [`renew`]: a process renews its own certificate. - [`files`]: where it keeps it on disk.
 //!
 //! One crypto provider (ring), one protocol version, AES-128-GCM first. Sessions are not resumed: a resumed session would
 //! skip the judgement, and connections are few and long.
@@ -15,6 +15,7 @@
 pub mod client;
 pub mod credentials;
 pub mod files;
+pub mod renew;
 pub mod server;
 pub mod trust;
 

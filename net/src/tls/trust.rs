@@ -229,6 +229,11 @@ impl Trust {
         self.recognize(leaf, now)
     }
 
+    /// Whether peers that trust what we trust would believe this certificate of our own.
+    pub fn judge_own(&self, certificate: &[u8], now: UnixTime) -> Result<Identity, PeerError> {
+        self.judge(&[CertificateDer::from(certificate)], Purpose::Client, now)
+    }
+
     /// Who a peer is whose chain was judged a moment ago, in the handshake.
     pub(super) fn recognize(&self, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<Identity, PeerError> {
         let identity = Identity::from_der(leaf)?;

@@ -372,6 +372,24 @@ async fn a_reply_larger_than_its_room_ends_the_connection() {
     assert_eq!(server.task.await.unwrap().reason(), "protocol");
 }
 
+#[tokio::test]
+async fn a_good_reply_counts_also_when_a_bad_one_follows() {
+    let (mut raw, server) = Raw::meet(&Config::default(), &metrics(), 1 << 16).await;
+    let good = server.peer.start(Request::new(1, Bytes::new())).unwrap();
+    let bad = server.peer.start(Request::new(2, Bytes::new())).unwrap();
+    let (good, bad) = (tokio::spawn(good), tokio::spawn(bad));
+    let (first, second) = (raw.frame().await.header.id, raw.frame().await.header.id);
+    // Both callers sleep by now; both replies come in one read.
+    tokio::task::yield_now().await;
+    let replies = [
+        bytes(Header::bare(Kind::Reply, first), b"well", b""),
+        bytes(Header::bare(Kind::Reply, second), b"", b"too much"),
+    ];
+    raw.send(&replies.concat()).await;
+    assert_eq!(good.await.unwrap().unwrap().meta, "well");
+    assert!(matches!(bad.await.unwrap(), Err(CallError::Lost(_))));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_half_open_peer_is_found_out_by_its_silence() {
     let counted = metrics();

@@ -244,35 +244,23 @@ impl Shared {
     /// Delivers replies. Gives how many nobody waited for.
     pub(super) fn deliver(&self, replies: &mut Vec<Frame>, woken: &mut Vec<Waker>) -> Result<u64, End> {
         let (mut freed, mut late) = (0usize, 0);
+        let mut judged = Ok(());
         {
             let mut state = self.lock();
             for frame in replies.drain(..) {
-                let id = frame.header.id;
-                let Some(slot) = state.calls.get(id) else {
-                    return Err(End::Protocol("a reply to nothing that was asked"));
-                };
-                match slot {
-                    Slot::Waiting { room, permits, .. } | Slot::Abandoned { room, permits } => {
-                        if frame.header.data_len > *room {
-                            return Err(End::Protocol("a reply with more data than was asked for"));
-                        }
-                        freed += *permits as usize;
-                    }
-                    _ => return Err(End::Protocol("a second reply to one request")),
-                }
-                if matches!(slot, Slot::Abandoned { .. }) {
-                    late += 1;
-                    state.calls.vacate(id);
-                } else if let Slot::Waiting { waker: Some(waker), .. } =
-                    std::mem::replace(slot, Slot::Done(outcome(frame)))
-                {
-                    woken.push(waker);
+                judged = deliver_one(&mut state.calls, frame, woken).map(|(permits, abandoned)| {
+                    freed += permits as usize;
+                    late += u64::from(abandoned);
+                });
+                if judged.is_err() {
+                    break;
                 }
             }
         }
+        // Also behind a bad reply: those before it were good, and their callers wait.
         self.window.add_permits(freed);
         woken.drain(..).for_each(Waker::wake);
-        Ok(late)
+        judged.map(|()| late)
     }
 
     /// The connection is over: every call ends. `unsent` are frames the task had taken from the queues and not written.
@@ -299,6 +287,26 @@ impl Shared {
         self.over.notify_waiters();
         woken.into_iter().for_each(Waker::wake);
     }
+}
+
+/// Puts a reply into its slot. Gives the permits that are free again, and whether nobody waited.
+fn deliver_one(calls: &mut Calls, frame: Frame, woken: &mut Vec<Waker>) -> Result<(u32, bool), End> {
+    let id = frame.header.id;
+    let slot = calls.get(id).ok_or(End::Protocol("a reply to nothing that was asked"))?;
+    let (room, permits, abandoned) = match slot {
+        Slot::Waiting { room, permits, .. } => (*room, *permits, false),
+        Slot::Abandoned { room, permits } => (*room, *permits, true),
+        _ => return Err(End::Protocol("a second reply to one request")),
+    };
+    if frame.header.data_len > room {
+        return Err(End::Protocol("a reply with more data than was asked for"));
+    }
+    if abandoned {
+        calls.vacate(id);
+    } else if let Slot::Waiting { waker: Some(waker), .. } = std::mem::replace(slot, Slot::Done(outcome(frame))) {
+        woken.push(waker);
+    }
+    Ok((permits, abandoned))
 }
 
 fn settle(calls: &mut Calls, id: u64, with: CallError, woken: &mut Vec<Waker>) {

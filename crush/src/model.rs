@@ -21,7 +21,7 @@ pub type RuleId = u32;
 pub const ITEM_NONE: ItemId = 0x7fff_ffff;
 
 /// Buckets a map can hold, shadow buckets included. Lower ids are refused, so that the bucket table stays small.
-pub const MAX_BUCKETS: u32 = 1 << 20;
+pub const MAX_BUCKETS: u32 = 1 << 18;
 /// Devices a map can speak of.
 pub const MAX_DEVICES: u32 = 1 << 24;
 /// Rules a map can hold; a rule's number is below.

@@ -1,33 +1,62 @@
-//! Any map that can be read: the mapper refuses it or maps with it, within its budget, and says the same twice.
+//! Any map that can be read: the mapper refuses it or maps with it, within its budget, and gives the same whether one
+//! input is mapped or many, and with whatever vector unit.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use nacre_crush::binary;
-use nacre_crush::map::{Mapper, Workspace};
-use nacre_crush::model::Weight;
+use nacre_crush::check::satisfy;
+use nacre_crush::map::{Kernel, Mapper, Mappings, Workspace};
+use nacre_crush::model::{Rule, Step, Weight};
 
 /// Draws a mapping may cost here: enough for any sane map, few enough for many runs a second.
-const BUDGET: u32 = 20_000;
+const BUDGET: u32 = 4_000;
+
+/// Inputs of one batch: more than the widest vector has lanes.
+const INPUTS: u32 = 20;
 
 fuzz_target!(|input: &[u8]| {
     // The last bytes say what to ask for.
     let Some((bytes, [positions, x, out, half])) = input.split_last_chunk::<4>() else { return };
     let Ok(map) = binary::decode(bytes) else { return };
-    let Ok(mapper) = Mapper::new(&map) else { return };
-    let mapper = mapper.with_budget(BUDGET);
+    let Ok(best) = Mapper::new(&map) else { return };
+    let portable = Mapper::new(&map).expect("it was made once").with_kernel(Kernel::all()[0]).with_budget(BUDGET);
+    let best = best.with_budget(BUDGET);
     let mut reweights = vec![Weight::ONE; 256];
     reweights[usize::from(*out)] = Weight::ZERO;
     reweights[usize::from(*half)] = Weight(0x8000);
     let positions = u32::from(*positions % 24);
-    let (mut one, mut other) = (Workspace::default(), Workspace::default());
-    for rule in map.rules.keys().take(8) {
-        for args in [None, Some(-1), map.choose_args.keys().next().copied()] {
-            let Ok(plan) = mapper.plan(*rule, positions, args) else { continue };
-            let x = u32::from(*x);
-            let first = plan.map(x, &reweights, &mut one).to_vec();
-            assert_eq!(first, plan.map(x, &reweights, &mut other));
-            let _ = plan.map(x.wrapping_mul(0x9e37_79b9), &reweights, &mut one);
+    let inputs = || (0..INPUTS).map(|n| u32::from(*x).wrapping_add(n.wrapping_mul(0x9e37_79b9)));
+    let (mut one, mut many, mut mappings) = (Workspace::default(), Workspace::default(), Mappings::default());
+    for rule in map.rules.keys().take(2) {
+        for args in [None, map.choose_args.keys().next().copied()] {
+            let (Ok(alone), Ok(batch)) = (portable.plan(*rule, positions, args), best.plan(*rule, positions, args))
+            else {
+                continue;
+            };
+            batch.map_all(inputs(), &reweights, &mut many, &mut mappings);
+            for (x, found) in inputs().zip(mappings.iter()) {
+                assert_eq!(alone.map(x, &reweights, &mut one), found);
+            }
+        }
+    }
+    // What is said of a rule that finds too little. That maps without our budget, so only where mapping is quick.
+    let small = map.buckets.values().map(|bucket| bucket.items.len()).sum::<usize>() < 100;
+    let many = |step: &Step| match step {
+        Step::SetChooseTries(n)
+        | Step::SetChooseLeafTries(n)
+        | Step::SetChooseLocalTries(n)
+        | Step::SetChooseLocalFallbackTries(n) => *n > 100,
+        _ => false,
+    };
+    let slow = |rule: &Rule| rule.steps.len() > 8 || rule.steps.iter().any(many);
+    let tunables = map.tunables;
+    let tries = [tunables.choose_total_tries, tunables.choose_local_tries, tunables.choose_local_fallback_tries];
+    if small && tries.into_iter().all(|tries| tries <= 100) && !map.rules.values().any(slow) {
+        for rule in map.rules.keys().take(1) {
+            if let Ok(Some(shortfall)) = satisfy(&map, *rule, positions, 0..4, Some(&reweights)) {
+                assert!(shortfall.causes.iter().all(|cause| !cause.to_string().is_empty()));
+            }
         }
     }
 });

@@ -40,6 +40,7 @@ pub(super) fn compile<'a>(source: &'a Source<'a>, from: &'a Declarations<'a>) ->
         types: BTreeMap::new(),
         shadow_ids: ShadowIds::new(),
         done: BTreeMap::new(),
+        next_id: -1,
     };
     compiler.compile()?;
     Ok(compiler.map)
@@ -61,6 +62,8 @@ struct Compiler<'a> {
     shadow_ids: ShadowIds,
     /// Ids of the bucket blocks that are in the map.
     done: BTreeMap<usize, ItemId>,
+    /// Where to look for the next free id.
+    next_id: ItemId,
 }
 
 impl<'a> Compiler<'a> {
@@ -77,10 +80,10 @@ impl<'a> Compiler<'a> {
         for (index, block) in self.from.buckets.iter().enumerate() {
             self.define(block.name, Named::Bucket(index))?;
         }
-        let mut used = self.given_ids()?;
+        let used = self.given_ids()?;
         for index in self.children_first()? {
             if let Some(block) = self.from.buckets.get(index) {
-                self.bucket(index, block, &mut used)?;
+                self.bucket(index, block, &used)?;
             }
         }
         // Without rules nobody takes from a shadow tree, and crushtool makes none then; ids that are given are kept.
@@ -190,7 +193,7 @@ impl<'a> Compiler<'a> {
             let shadows = block.shadows.iter().map(|(number, _)| number);
             for number in block.id.iter().chain(shadows) {
                 let id = self.bucket_id(number.value);
-                let id = id.ok_or_else(|| self.source.error(number.word, format!("an id above -{MAX_BUCKETS}")))?;
+                let id = id.ok_or_else(|| self.source.error(number.word, format!("an id from -{MAX_BUCKETS} to -1")))?;
                 if !used.insert(id) {
                     let found = format!("id {id} a second time");
                     return Err(self.source.error_about(number.word, found, "an id of its own for each bucket"));
@@ -239,12 +242,7 @@ impl<'a> Compiler<'a> {
         Ok(order)
     }
 
-    fn bucket(
-        &mut self,
-        index: usize,
-        block: &'a BucketBlock<'a>,
-        used: &mut BTreeSet<ItemId>,
-    ) -> Result<(), TextError> {
+    fn bucket(&mut self, index: usize, block: &'a BucketBlock<'a>, used: &BTreeSet<ItemId>) -> Result<(), TextError> {
         let kind = self.type_of(block.kind)?;
         if kind == 0 {
             let found = format!("{}, the type of devices", block.kind.shown());
@@ -258,14 +256,7 @@ impl<'a> Compiler<'a> {
         }
         let id = match block.id.and_then(|number| self.bucket_id(number.value)) {
             Some(id) => id,
-            None => {
-                let mut id = -1;
-                while used.contains(&id) {
-                    id -= 1;
-                }
-                used.insert(id);
-                id
-            }
+            None => self.free_id(used, block)?,
         };
         for (number, class) in &block.shadows {
             let class_id = self.class(*class);
@@ -294,6 +285,19 @@ impl<'a> Compiler<'a> {
         self.map.insert_bucket(Bucket { weight, ..bucket });
         self.done.insert(index, id);
         Ok(())
+    }
+
+    /// The highest id below the last one given that no bucket has.
+    fn free_id(&mut self, used: &BTreeSet<ItemId>, block: &'a BucketBlock<'a>) -> Result<ItemId, TextError> {
+        while used.contains(&self.next_id) {
+            self.next_id -= 1;
+        }
+        let id = self.bucket_id(self.next_id.into());
+        self.next_id -= 1;
+        id.ok_or_else(|| {
+            let found = format!("bucket {} without a free id", block.name.shown());
+            self.source.error_about(block.name, found, format!("at most {MAX_BUCKETS} buckets"))
+        })
     }
 
     /// The items of a bucket at their positions: those with `pos` there, the others in the places left, in order.

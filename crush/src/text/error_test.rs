@@ -95,7 +95,7 @@ fn buckets() {
     broken("host h2\n alg straw2\n}", (2, 2), &["found `alg`, expected `{` to open bucket `h2`"]);
     broken("host h2 {\n id 3\n}", (2, 5), &["a number below 0"]);
     broken("host h2 {\n id -1\n alg straw2\n}", (2, 5), &["id -1 a second time"]);
-    broken("host h2 {\n id -2000000\n alg straw2\n}", (2, 5), &["an id above -1048576"]);
+    broken("host h2 {\n id -2000000\n alg straw2\n}", (2, 5), &["an id from -262144 to -1"]);
     broken("host h2 {\n id -3\n id -4\n alg straw2\n}", (3, 2), &["a second `id` in bucket `h2`"]);
     broken(
         "host h2 {\n id -3\n id -4 class ssd\n id -5 class ssd\n alg straw2\n}",

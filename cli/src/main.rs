@@ -32,22 +32,22 @@ use crate::run::{Run, Verdict};
     propagate_version = true,
     arg_required_else_help = true,
     subcommand_required = true,
-    disable_help_subcommand = true,
-    max_term_width = 100,
+    max_term_width = 80,
     after_help = EXIT_CODES
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
     noun: Noun,
 
-    /// When to colour the output: auto means on a terminal, unless NO_COLOR is set.
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    /// When to colour the output; auto: on a terminal, unless NO_COLOR is set.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t, display_order = 900)]
     color: Colour,
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 failed, or the answer is bad (a check found something); 2 the command line is wrong.
-Errors go to stderr as one line that starts with \"error:\", causes behind it in order.";
+Exit codes: 0 done; 1 failed, or the answer is bad (a check found something);
+2 the command line is wrong. Errors go to stderr and start with \"error:\", the
+causes behind it in order.";
 
 #[derive(Subcommand)]
 enum Noun {

@@ -44,7 +44,7 @@ fn describe(page: &mut String, path: &str, command: &Command) {
     if let Some(after) = command.get_after_long_help().or(command.get_after_help()) {
         writeln!(page, "\n```text\n{}\n```", after.to_string().trim_end()).unwrap();
     }
-    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+    for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help") {
         describe(page, &format!("{path} {}", verb.get_name()), verb);
     }
 }

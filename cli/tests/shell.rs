@@ -40,3 +40,35 @@ fn a_reader_that_goes_away_ends_the_verb_quietly() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
+
+#[test]
+fn help_fits_80_columns_and_every_noun_has_some() {
+    for args in [
+        &["--help"][..],
+        &["help"],
+        &["crush", "--help"],
+        &["crush", "test", "--help"],
+        &["cluster", "check", "--help"],
+    ] {
+        let output = nacre(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let long: Vec<&str> = text.lines().filter(|line| line.chars().count() > 80).collect();
+        assert!(long.is_empty(), "{args:?}: {long:#?}");
+    }
+}
+
+#[test]
+fn colours_come_when_asked_for_and_leave_columns_in_line() {
+    let map = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/crush/small3.crush.txt");
+    let plain = String::from_utf8(nacre(&["crush", "tree", map]).stdout).unwrap();
+    let coloured = String::from_utf8(nacre(&["crush", "tree", map, "--color", "always"]).stdout).unwrap();
+    assert!(!plain.contains('\x1b'));
+    assert!(coloured.contains('\x1b'));
+    // when the escapes are taken out, the same stands there
+    let mut bare = String::new();
+    for (n, part) in coloured.split('\x1b').enumerate() {
+        bare.push_str(if n == 0 { part } else { part.split_once('m').unwrap().1 });
+    }
+    assert_eq!(bare, plain);
+}

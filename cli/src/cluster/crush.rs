@@ -23,7 +23,7 @@ pub(super) struct Crush {
 impl Run for Crush {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let loaded = load(&self.file.file)?;
-        warn(out, &loaded);
+        warn(&loaded);
         let map = placement::crush_map(&loaded.cluster)?;
         let text = nacre_crush::text::print(&map);
         if self.json.json {

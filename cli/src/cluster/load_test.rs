@@ -157,3 +157,77 @@ fn ports_past_the_end_are_told() {
     let found = heads("name = \"p\"\nbase_port = 65500\nmds = 0\ns3 = 0\nosds = [{}]\n");
     assert_eq!(found, ["c.toml:5:9: base_port 65500 + 100 is no port: the last is 65535"]);
 }
+
+#[test]
+fn a_slip_in_the_application_of_a_pool_is_a_warning() {
+    let text = "name = \"p\"\n[[pools]]\nname = \"a\"\nsize = 2\nfailure_domain = \"osd\"\napplication = \"blokc\"\n";
+    let loaded = parse("c.toml", Path::new(""), text).unwrap();
+    let warnings: Vec<&str> = loaded.warnings.iter().filter_map(|warning| warning.hint.as_deref()).collect();
+    assert_eq!(warnings, ["did you mean \"block\"?"]);
+}
+
+/// Pieces of which a wild file is put together: what the reader knows, what it does not, and what breaks TOML.
+const PIECES: [&str; 34] = [
+    "name",
+    "data",
+    "monitors",
+    "osds",
+    "osd_defaults",
+    "hosts",
+    "pools",
+    "location",
+    "size",
+    "port",
+    "host",
+    "id",
+    "min_size",
+    "shellfish",
+    " = ",
+    "=",
+    "\n",
+    "[",
+    "]",
+    "[[",
+    "]]",
+    "{ ",
+    " }",
+    ", ",
+    "\"a\"",
+    "\"1GiB\"",
+    "3",
+    "0",
+    "99999999999999999999",
+    "-1",
+    "1e400",
+    "true",
+    "\u{1f41a}",
+    "\"",
+];
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_text_makes_the_reader_panic(pieces in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..40)) {
+        if let Err(problems) = parse("c.toml", Path::new(""), &pieces.concat()) {
+            // and each problem can be shown
+            proptest::prop_assert!(problems.iter().all(|problem| !problems.show(problem).is_empty()));
+        }
+    }
+
+    #[test]
+    fn no_change_of_a_good_file_makes_the_reader_panic(
+        at in proptest::prelude::any::<proptest::sample::Index>(),
+        cut in 0_usize..30,
+        piece in proptest::sample::select(&PIECES[..]),
+    ) {
+        let good = include_str!("../../../cluster.toml");
+        let start = (0..=at.index(good.len())).rev().find(|at| good.is_char_boundary(*at)).unwrap();
+        let end = (start + cut..=good.len()).find(|at| good.is_char_boundary(*at)).unwrap_or(good.len());
+        let text = format!("{}{piece}{}", &good[..start], &good[end..]);
+        match parse("c.toml", Path::new(""), &text) {
+            Ok(loaded) => { super::placement::crush_map(&loaded.cluster).unwrap(); }
+            Err(problems) => proptest::prop_assert!(problems.iter().all(|problem| !problems.show(problem).is_empty())),
+        }
+    }
+}

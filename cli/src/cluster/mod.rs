@@ -28,7 +28,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::output::{Out, Tone};
+use crate::output::{Out, aside};
 use crate::run::{Run, Verdict};
 
 pub(crate) use file::Size;
@@ -71,9 +71,8 @@ struct FileArg {
 }
 
 /// Warnings of a file that is used all the same, to stderr: they are no part of what was asked for.
-#[expect(clippy::print_stderr, reason = "warnings stand beside the output")]
-pub(crate) fn warn(out: &Out, loaded: &Loaded) {
+pub(crate) fn warn(loaded: &Loaded) {
     for warning in loaded.warnings.iter() {
-        eprintln!("{}", out.paint(Tone::Plain, &loaded.warnings.show(warning)));
+        aside(&loaded.warnings.show(warning));
     }
 }

@@ -2,6 +2,7 @@
 //! placed.
 //!
 //! The map is written as crush text and compiled, so that what is derived passes the checks of any map brought along.
+//! The edits of `nacre_crush` would do too, but each of them copies the map, which is slow for ten thousand OSDs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -128,7 +128,7 @@ fn parts(cluster: &Cluster) -> Vec<(&'static str, &'static str, Vec<Row>)> {
 impl Run for Show {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let loaded = load(&self.file.file)?;
-        warn(out, &loaded);
+        warn(&loaded);
         let parts = parts(&loaded.cluster);
         if self.json.json {
             out.json(&as_json(parts))?;

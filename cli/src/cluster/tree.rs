@@ -1,11 +1,12 @@
 //! `nacre cluster tree`: hosts and daemons as they stand in the crush tree.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::schema::{Cluster, Location, Name};
+use super::schema::{Cluster, Location, Name, Osd};
 use super::{FileArg, load, warn};
 use crate::output::{Align, JsonFlag, Out, Table, Tone, branches};
 use crate::run::{Run, Verdict};
@@ -46,10 +47,10 @@ struct Leaf<'a> {
 
 fn leaves(cluster: &Cluster) -> Vec<Leaf<'_>> {
     let mut leaves = Vec::new();
+    let osds: BTreeMap<u32, &Osd> = cluster.osds.iter().map(|osd| (osd.id.value, osd)).collect();
     let place = |host: &Name| cluster.hosts.iter().find(|known| known.name.value == *host);
     for (name, host, listens) in cluster.daemons() {
-        let osd =
-            name.strip_prefix("osd.").and_then(|id| cluster.osds.iter().find(|osd| osd.id.value.to_string() == id));
+        let osd = name.strip_prefix("osd.").and_then(|id| osds.get(&id.parse::<u32>().ok()?));
         let path = match (osd, place(host)) {
             (Some(osd), _) => &osd.location.value,
             (None, Some(host)) => &host.location.value,
@@ -98,7 +99,7 @@ fn below<'a>(nodes: &mut Vec<Node>, paths: &[&'a Location], leaves: &[Leaf<'a>],
 impl Run for Tree {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let loaded = load(&self.file.file)?;
-        warn(out, &loaded);
+        warn(&loaded);
         let nodes = nodes(&loaded.cluster);
         if self.json.json {
             out.json(&serde_json::json!({ "cluster": loaded.cluster.name.value.0, "nodes": nodes }))?;

@@ -187,6 +187,14 @@ fn placeable(r: &mut Reader<'_>, cluster: &Cluster, pool: &Pool) {
         let text = format!("pool {name} keeps a single copy: a broken device loses data");
         r.warning(pool.size.from.span(), text, None);
     }
+    if let Some(application) = &pool.application {
+        let word = application.value.0.as_str();
+        let known = ["block", "fs", "s3"];
+        if let Some(near) = nearest(word, known).filter(|near| *near != word) {
+            let text = format!("pool {name} is for an application of your own called {word}");
+            r.warning(application.from.span(), text, Some(format!("did you mean \"{near}\"?")));
+        }
+    }
     let level = pool.failure_domain.value.0;
     let of_class = |osd: &&Osd| pool.class.as_ref().is_none_or(|class| class.value == osd.class.value);
     let holds = |osd: &&Osd| of_class(osd) && osd.weight.value.0 > 0.0 && root_of(osd) == main_root(cluster);

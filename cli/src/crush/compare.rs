@@ -5,12 +5,12 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use nacre_crush::map::{Mapper, Workspace};
+use nacre_crush::map::{Mapper, Mappings, Workspace};
 use nacre_crush::model::{CrushMap, ITEM_NONE, ItemId, Mode, RuleId, Step};
 use serde::Serialize;
 
 use super::source;
-use super::test::reweights;
+use super::test::{reweights, stride};
 use crate::output::{Align, JsonFlag, Out, Progress, Table, Tone};
 use crate::run::{Run, Verdict};
 
@@ -181,16 +181,23 @@ impl Compare {
         in_b: RuleId,
         progress: &mut Progress,
     ) -> anyhow::Result<Moves> {
-        const STRIDE: u32 = 4096;
+        let stride = stride(self.num_rep);
         let (plan_a, plan_b) =
             (a.mapper.plan(in_a, self.num_rep, Some(0))?, b.mapper.plan(in_b, self.num_rep, Some(0))?);
         let (mut space_a, mut space_b) = (Workspace::default(), Workspace::default());
         let in_place = b.map.rules.get(&in_b).is_some_and(|rule| rule.steps.iter().any(is_indep));
         let mut devices: BTreeMap<ItemId, Device> = BTreeMap::new();
         let (mut places, mut moved, mut lost) = (0, 0, 0);
+        let (mut results_a, mut results_b) = (Mappings::default(), Mappings::default());
         for x in 0..self.inputs {
-            let old = plan_a.map(x, &a.reweights, &mut space_a);
-            let new = plan_b.map(x, &b.reweights, &mut space_b);
+            let at = (x % stride) as usize;
+            if at == 0 {
+                let end = self.inputs.min(x.saturating_add(stride));
+                plan_a.map_all(x..end, &a.reweights, &mut space_a, &mut results_a);
+                plan_b.map_all(x..end, &b.reweights, &mut space_b, &mut results_b);
+                progress.advance(u64::from(end - x));
+            }
+            let (old, new) = (results_a.get(at), results_b.get(at));
             let there = |list: &[ItemId]| list.iter().filter(|osd| **osd != ITEM_NONE).count() as u64;
             places += there(new);
             lost += there(old).saturating_sub(there(new));
@@ -207,11 +214,7 @@ impl Compare {
                 device.gets += u64::from(!stays);
                 moved += u64::from(!stays);
             }
-            if x % STRIDE == STRIDE - 1 {
-                progress.advance(STRIDE.into());
-            }
         }
-        progress.advance((self.inputs % STRIDE).into());
 
         let (share_a, share_b) = (a.shares(in_a), b.shares(in_b));
         for id in share_a.keys().chain(share_b.keys()) {

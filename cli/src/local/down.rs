@@ -24,7 +24,7 @@ pub(crate) struct Down {
 impl Run for Down {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let loaded = load(&self.config.config)?;
-        warn(out, &loaded);
+        warn(&loaded);
         let (name, data) = (&loaded.cluster.name.value, &loaded.cluster.data.value);
         if self.json.json {
             out.json(&serde_json::json!({ "cluster": name.0, "data": data, "stopped": 0 }))?;

@@ -25,7 +25,7 @@ pub(crate) struct Status {
 impl Run for Status {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let loaded = load(&self.config.config)?;
-        warn(out, &loaded);
+        warn(&loaded);
         let cluster = &loaded.cluster;
         let (name, data) = (&cluster.name.value, &cluster.data.value);
         let prepared = data.join(CRUSH_FILE).is_file();

@@ -59,7 +59,7 @@ struct Daemon {
 impl Run for Up {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let loaded = load(&self.config.config)?;
-        warn(out, &loaded);
+        warn(&loaded);
         let cluster = &loaded.cluster;
         let map = nacre_crush::text::print(&placement::crush_map(cluster)?);
 

@@ -24,12 +24,13 @@ pub(crate) use tree::branches;
 /// When to colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Colour {
-    /// On a terminal, unless NO_COLOR is set.
+    // Comments, not documentation: clap would print a list of them in every help text.
+    // On a terminal, unless NO_COLOR is set.
     #[default]
     Auto,
-    /// Also into a pipe or file.
+    // Also into a pipe or file.
     Always,
-    /// Plain text.
+    // Plain text.
     Never,
 }
 
@@ -145,6 +146,12 @@ fn paint(coloured: bool, tone: Tone, text: &str) -> String {
     }
     let style = tone.style();
     format!("{style}{text}{style:#}")
+}
+
+/// A line on stderr, beside the output: a warning, or a remark to a person.
+pub(crate) fn aside(text: &str) {
+    // Nowhere left to report that stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// The last words of a verb that failed: `error:` and the chain of causes.

@@ -22,7 +22,7 @@ use nacre_crush::model::{CrushMap, Weight};
 use nacre_crush::{binary, text};
 
 use super::source::{self, Form};
-use crate::output::{JsonFlag, Out, Tone};
+use crate::output::{JsonFlag, Out, Tone, aside};
 use crate::run::Verdict;
 
 pub(super) use add_bucket::AddBucket;
@@ -85,7 +85,7 @@ where
     tell(path, target, &done, &flaws, out)
 }
 
-#[expect(clippy::print_stderr, reason = "standard output may hold the map")]
+/// Standard output may hold the map, so what is wrong with it goes to stderr.
 fn tell(path: &Path, target: &Target, done: &str, flaws: &[Flaw], out: &mut Out) -> anyhow::Result<Verdict> {
     let flaws: Vec<String> = flaws.iter().map(ToString::to_string).collect();
     let to_stdout = target.output == Path::new("-");
@@ -94,7 +94,7 @@ fn tell(path: &Path, target: &Target, done: &str, flaws: &[Flaw], out: &mut Out)
         return Ok(Verdict::Good);
     }
     for flaw in &flaws {
-        eprintln!("warning: {flaw}");
+        aside(&format!("warning: {flaw}"));
     }
     if !to_stdout {
         writeln!(out, "{}: {done}", target.output.display())?;

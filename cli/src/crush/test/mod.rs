@@ -13,12 +13,12 @@ use std::path::Path;
 
 use clap::Args;
 use nacre_crush::hash::hash2;
-use nacre_crush::map::{Mapper, Workspace};
+use nacre_crush::map::{Mapper, Mappings, Workspace};
 use nacre_crush::model::{CrushMap, ITEM_NONE, ItemId, RuleId, Weight};
 use serde::Serialize;
 
 use super::source::{self, MapArg};
-use crate::output::{JsonFlag, Out};
+use crate::output::{JsonFlag, Out, aside};
 use crate::run::{Run, Verdict};
 use tally::Tally;
 
@@ -150,14 +150,14 @@ impl Test {
         self.show_statistics || self.show_utilization || self.show_utilization_all
     }
 
-    #[expect(clippy::print_stderr, reason = "crushtool says this beside its output")]
+    /// What crushtool says on stderr.
     fn warn_like_crushtool(&self, reweights: &[Weight]) {
         if !self.counts() && !self.show_mappings && !self.show_bad_mappings {
-            eprintln!("WARNING: no output selected; use --show-mappings, --show-statistics or --show-utilization");
+            aside("WARNING: no output selected; use --show-mappings, --show-statistics or --show-utilization");
         }
         if self.show_utilization_all {
             let list: Vec<String> = reweights.iter().map(|weight| format!("{:x}", weight.0)).collect();
-            eprintln!("devices weights (hex): [{}]", list.join(","));
+            aside(&format!("devices weights (hex): [{}]", list.join(",")));
         }
     }
 }
@@ -184,9 +184,16 @@ impl Case<'_> {
         let json = test.json.json;
         let (mut mappings, mut bad_mappings) = (Vec::new(), Vec::new());
         let mut line = Vec::new();
+        let mut results = Mappings::default();
+        let stride = stride(num_rep);
         for x in self.first..=self.last {
-            let input = test.pool_id.map_or(x, |pool| hash2(x, pool));
-            let osds = plan.map(input, self.reweights, &mut workspace);
+            let at = ((x - self.first) % stride) as usize;
+            if at == 0 {
+                let inputs = x..=self.last.min(x.saturating_add(stride - 1));
+                let inputs = inputs.map(|x| test.pool_id.map_or(x, |pool| hash2(x, pool)));
+                plan.map_all(inputs, self.reweights, &mut workspace, &mut results);
+            }
+            let osds = results.get(at);
             let bad = tally.count(osds, num_rep as usize);
             if json {
                 let mapping = || {
@@ -257,6 +264,11 @@ impl Case<'_> {
         }
         Ok(())
     }
+}
+
+/// How many inputs to map at once: enough to be fast, few enough to fit in memory.
+pub(super) fn stride(num_rep: u32) -> u32 {
+    (65536 / num_rep.max(1)).clamp(1, 4096)
 }
 
 /// `[1,2,3]` and a newline.

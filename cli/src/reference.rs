@@ -74,16 +74,17 @@ fn name(arg: &Arg) -> String {
 fn meaning(arg: &Arg) -> String {
     let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
     let mut text = help.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+    let takes_values = arg.get_action().takes_values();
     let defaults = arg.get_default_values();
-    if !defaults.is_empty() && arg.get_action().takes_values() {
+    let values: Vec<_> = arg.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
+    if takes_values && !(text.is_empty() || text.ends_with('.') || defaults.is_empty() && values.is_empty()) {
+        text.push('.');
+    }
+    if takes_values && !defaults.is_empty() {
         let list: Vec<_> = defaults.iter().map(|value| value.to_string_lossy().into_owned()).collect();
         write!(text, " Default: `{}`.", list.join(" ")).unwrap();
     }
-    let values: Vec<_> = arg.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
-    if !values.is_empty() && arg.get_action().takes_values() {
-        if !text.is_empty() && !text.ends_with('.') {
-            text.push('.');
-        }
+    if takes_values && !values.is_empty() {
         write!(text, " One of {}.", values.join(", ")).unwrap();
     }
     text.trim().to_owned()

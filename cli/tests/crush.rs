@@ -343,3 +343,16 @@ fn a_reader_that_has_seen_enough_ends_a_long_test_quietly() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
 }
+
+#[test]
+fn a_map_cannot_steer_the_terminal() {
+    // given a text in which an escape sequence that clears the screen stands where a mistake is
+    let text = std::fs::read_to_string(fixtures().join("small3.crush.txt")).unwrap();
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("wild.txt");
+    std::fs::write(&file, text.replacen("alg straw2", "alg \x1b[2Jx", 1)).unwrap();
+    // then the line that is quoted has it spelled out
+    let told = complaint(&["tree", file.to_str().unwrap()]);
+    assert!(!told.contains('\x1b'), "{told:?}");
+    assert!(told.contains("\n 30 | \talg \\u{1b}[2Jx\n"), "{told:?}");
+}

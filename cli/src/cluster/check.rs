@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::file::{Problems, Severity};
 use super::load::LoadError;
 use super::{FileArg, load};
-use crate::output::{JsonFlag, Out, Tone};
+use crate::output::{JsonFlag, Out, Tone, tame};
 use crate::run::{Run, Verdict};
 
 /// Check a cluster.toml: every problem at once, each with its line and what to do.
@@ -51,7 +51,7 @@ impl Run for Check {
             out.json(&report(&problems, cluster.is_some()))?;
         } else {
             for problem in problems.iter() {
-                writeln!(out, "{}\n", problems.show(problem))?;
+                writeln!(out, "{}\n", tame(&problems.show(problem)))?;
             }
             let (errors, warnings) = (problems.count(Severity::Error), problems.count(Severity::Warning));
             let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::source::{self, MapArg};
 use super::test::reweights;
-use crate::output::{JsonFlag, Out, Progress, Tone};
+use crate::output::{JsonFlag, Out, Progress, Tone, tame};
 use crate::run::{Run, Verdict};
 
 /// Find what is wrong with a map, and whether its rules find enough devices.
@@ -72,14 +72,14 @@ impl Run for Check {
                 Severity::Error => out.paint(Tone::Bad, "error:"),
                 Severity::Warning => out.paint(Tone::Warn, "warning:"),
             };
-            writeln!(out, "{word} {flaw}")?;
+            writeln!(out, "{word} {}", tame(&flaw.to_string()))?;
         }
         for short in shorts.values() {
             let text = format!("{} of {} inputs come out short", short.short, short.inputs);
             let text = out.paint(Tone::Bad, &text);
-            writeln!(out, "rule {}, {} devices each: {text}", name(short.rule), short.positions)?;
+            writeln!(out, "rule {}, {} devices each: {text}", tame(name(short.rule)), short.positions)?;
             for cause in &short.causes {
-                writeln!(out, "  because {cause}")?;
+                writeln!(out, "  because {}", tame(&cause.to_string()))?;
             }
             for (x, osds) in short.examples.iter().take(3) {
                 let osds: Vec<String> =

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::source;
 use super::test::{reweights, stride};
-use crate::output::{Align, JsonFlag, Out, Progress, Table, Tone};
+use crate::output::{Align, JsonFlag, Out, Progress, Table, Tone, tame};
 use crate::run::{Run, Verdict};
 
 /// Say how much data moves when map B takes the place of map A, by rule and by device.
@@ -287,7 +287,7 @@ impl Compare {
         }
         for (path, names) in [(&report.a, &report.only_a), (&report.b, &report.only_b)] {
             if !names.is_empty() {
-                writeln!(out, "only in {}: {}", path.display(), names.join(", "))?;
+                writeln!(out, "only in {}: {}", path.display(), tame(&names.join(", ")))?;
             }
         }
         Ok(())

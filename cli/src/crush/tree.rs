@@ -8,7 +8,7 @@ use nacre_crush::model::{CrushMap, ItemId, Weight};
 use serde::Serialize;
 
 use super::source::MapArg;
-use crate::output::{Align, JsonFlag, Out, Table, Tone, branches};
+use crate::output::{Align, JsonFlag, Out, Table, Tone, branches, tame};
 use crate::run::{Run, Verdict};
 
 /// Draw the hierarchy of a map with ids, device classes and weights.
@@ -104,7 +104,7 @@ impl Run for Tree {
         }
         print(out, &nodes)?;
         if !stray.is_empty() {
-            writeln!(out, "\nin no bucket: {}", stray.join(", "))?;
+            writeln!(out, "\nin no bucket: {}", tame(&stray.join(", ")))?;
         }
         Ok(Verdict::Good)
     }

@@ -11,6 +11,7 @@ mod progress;
 mod table;
 mod tree;
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
@@ -140,9 +141,24 @@ impl Out {
     }
 }
 
+/// The text without what would steer a terminal: names and lines come from files that anybody may have written. Line
+/// ends and tabs stay, other control characters are spelled out.
+pub(crate) fn tame(text: &str) -> Cow<'_, str> {
+    let wild = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(wild) {
+        return Cow::Borrowed(text);
+    }
+    let mut tamed = String::with_capacity(text.len());
+    for c in text.chars() {
+        if wild(c) { tamed.extend(c.escape_default()) } else { tamed.push(c) }
+    }
+    Cow::Owned(tamed)
+}
+
 fn paint(coloured: bool, tone: Tone, text: &str) -> String {
+    let text = tame(text);
     if !coloured || tone == Tone::Plain {
-        return text.to_owned();
+        return text.into_owned();
     }
     let style = tone.style();
     format!("{style}{text}{style:#}")
@@ -151,7 +167,7 @@ fn paint(coloured: bool, tone: Tone, text: &str) -> String {
 /// A line on stderr, beside the output: a warning, or a remark to a person.
 pub(crate) fn aside(text: &str) {
     // Nowhere left to report that stderr is closed.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{}", tame(text));
 }
 
 /// The last words of a verb that failed: `error:` and the chain of causes.
@@ -159,5 +175,17 @@ pub(crate) fn complain(colour: Colour, error: &anyhow::Error) {
     let stderr = io::stderr();
     let coloured = colour.on(stderr.is_terminal());
     // Nowhere left to report that stderr is closed.
-    let _ = writeln!(stderr.lock(), "{} {error:#}", paint(coloured, Tone::Bad, "error:"));
+    let text = format!("{error:#}");
+    let _ = writeln!(stderr.lock(), "{} {}", paint(coloured, Tone::Bad, "error:"), tame(&text));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tame;
+
+    #[test]
+    fn what_steers_a_terminal_is_spelled_out() {
+        assert_eq!(tame("osd.1\tßé\n"), "osd.1\tßé\n");
+        assert_eq!(tame("\u{1b}[2Jx\r\u{9b}"), "\\u{1b}[2Jx\\r\\u{9b}");
+    }
 }

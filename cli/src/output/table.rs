@@ -1,9 +1,10 @@
 //! Columns that line up: headings, left or right aligned cells, two blanks between. It does not wrap; what may grow
 //! without bound belongs into the last column, which is never padded.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
-use super::{Out, Tone};
+use super::{Out, Tone, tame};
 
 /// Which side of its column a cell leans to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +29,17 @@ impl Table {
 
     /// Adds a row; missing cells are blank, cells past the headings are not shown.
     pub(crate) fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        self.rows.push(cells.into_iter().map(|cell| (Tone::Plain, cell.into())).collect());
+        self.row_toned(cells.into_iter().map(|cell| (Tone::Plain, cell.into())).collect());
     }
 
     /// Adds a row whose cells carry a tone each.
-    pub(crate) fn row_toned(&mut self, cells: Vec<(Tone, String)>) {
+    pub(crate) fn row_toned(&mut self, mut cells: Vec<(Tone, String)>) {
+        // Before widths are taken: what is printed must be as wide as what was measured.
+        for (_, cell) in &mut cells {
+            if let Cow::Owned(tamed) = tame(cell) {
+                *cell = tamed;
+            }
+        }
         self.rows.push(cells);
     }
 

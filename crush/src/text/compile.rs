@@ -193,7 +193,8 @@ impl<'a> Compiler<'a> {
             let shadows = block.shadows.iter().map(|(number, _)| number);
             for number in block.id.iter().chain(shadows) {
                 let id = self.bucket_id(number.value);
-                let id = id.ok_or_else(|| self.source.error(number.word, format!("an id from -{MAX_BUCKETS} to -1")))?;
+                let id =
+                    id.ok_or_else(|| self.source.error(number.word, format!("an id from -{MAX_BUCKETS} to -1")))?;
                 if !used.insert(id) {
                     let found = format!("id {id} a second time");
                     return Err(self.source.error_about(number.word, found, "an id of its own for each bucket"));

@@ -1,17 +1,22 @@
 //! Mappings per second, in CPU time of the thread (wall time says little on a busy machine).
 //!
-//! `tree444` is root / 4 racks / 4 hosts / 4 OSDs, all straw2: once with equal weights, once with those of the golden map
-//! of that name. `osds10000` is root / 25 racks / 20 hosts / 20 OSDs.
+//! `tree444` is root / 4 racks / 4 hosts / 4 OSDs, all straw2: once with equal weights, once with unequal
+//! ones. `osds10000` is root / 25 racks / 20 hosts / 20 OSDs.
+//!
+//! Where Ceph's `crushtool` is installed, the run ends with what it needs for the same mappings.
 
 #![expect(clippy::unwrap_used, reason = "a bench that cannot run has nothing to report")]
+#![expect(clippy::print_stdout, reason = "the report")]
 
 use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{BenchmarkId, Criterion, Throughput};
+use nacre_crush::binary;
 use nacre_crush::map::{Kernel, Mapper, Mappings, Workspace};
 use nacre_crush::model::{Bucket, BucketAlg, CrushMap, ItemId, Mode, Rule, RuleKind, Step, Tunables, TypeId, Weight};
 use nacre_crush::pg::Pgs;
 use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
+use std::process::Command;
 use std::time::Duration;
 
 /// CPU time of the calling thread.
@@ -126,6 +131,37 @@ fn full_table(criterion: &mut Criterion<CpuTime>) {
     group.finish();
 }
 
+/// CPU time of `crushtool --test` per mapping, the time of a run over one input taken off.
+fn crushtool(name: &str, map: &CrushMap) -> Option<Duration> {
+    const INPUTS: u32 = 200_000;
+    let path = std::env::temp_dir().join(format!("nacre-bench-{}-{name}", std::process::id()));
+    std::fs::write(&path, binary::encode(map)).ok()?;
+    let run = |inputs: u32| {
+        // The shell's `times` prints its own times and then those of its children: user, system.
+        let script = "crushtool -i \"$0\" --test --rule 0 --num-rep 3 --min-x 0 --max-x $1 >/dev/null || exit 1; times";
+        let shell = Command::new("bash").args(["-c", script]).arg(&path).arg((inputs - 1).to_string()).output().ok()?;
+        let text = String::from_utf8(shell.stdout).ok()?;
+        let mut total = Duration::ZERO;
+        for time in text.lines().nth(1)?.split_whitespace() {
+            let (minutes, seconds) = time.trim_end_matches('s').split_once('m')?;
+            total += Duration::from_secs_f64(minutes.parse::<f64>().ok()? * 60.0 + seconds.parse::<f64>().ok()?);
+        }
+        shell.status.success().then_some(total)
+    };
+    let total = run(INPUTS).zip(run(1)).map(|(many, one)| many.saturating_sub(one) / INPUTS);
+    std::fs::remove_file(&path).ok()?;
+    total
+}
+
+fn report_crushtool() {
+    for (name, map) in maps() {
+        match crushtool(name, &map) {
+            Some(time) => println!("{name}/firstn3/crushtool   {time:?} a mapping"),
+            None => println!("{name}/firstn3/crushtool   not measured: install the package ceph-base to compare"),
+        }
+    }
+}
+
 fn main() {
     let mut criterion = Criterion::default()
         .with_measurement(CpuTime(criterion::measurement::WallTime))
@@ -136,4 +172,5 @@ fn main() {
     mapping(&mut criterion);
     full_table(&mut criterion);
     criterion.final_summary();
+    report_crushtool();
 }

@@ -22,15 +22,16 @@ fn nacre(folder: &Path, args: &[&str]) -> (Option<i32>, String, String) {
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-/// Ports from here to here + 110 are free, as far as one can know.
-fn base_port() -> u16 {
-    let place = TcpListener::bind("127.0.0.1:0").unwrap();
-    place.local_addr().unwrap().port().min(65000)
+/// A loopback address of this test process alone, so that its ports are nobody else's.
+fn own_address() -> String {
+    let [_, a, b, c] = std::process::id().to_be_bytes();
+    format!("127.{}.{b}.{c}", a.wrapping_add(77))
 }
 
-fn small(base_port: u16) -> String {
+fn small() -> String {
+    let address = own_address();
     format!(
-        "name = \"pearl\"\nbase_port = {base_port}\nmonitors = 1\nosds = 3\nmds = 0\ns3 = 0\n\
+        "name = \"pearl\"\naddress = \"{address}\"\nmonitors = 1\nosds = 3\nmds = 0\ns3 = 0\n\
              [[hosts]]\nname = \"h1\"\n[[hosts]]\nname = \"h2\"\n[[hosts]]\nname = \"h3\"\n[[pools]]\nname = \"data\"\n"
     )
 }
@@ -115,7 +116,7 @@ osd   10GiB  ssd    127.0.0.1:7501     └─ osd.1
 
 #[test]
 fn the_derived_crush_map_compiles_and_places_the_pool() {
-    let folder = folder(&small(7400));
+    let folder = folder(&small());
     let (code, text, _) = nacre(folder.path(), &["cluster", "crush"]);
     assert_eq!(code, Some(0));
     let map = nacre_crush::text::parse(&text).unwrap();
@@ -134,7 +135,7 @@ fn the_derived_crush_map_compiles_and_places_the_pool() {
 #[test]
 fn up_prepares_says_that_nothing_runs_and_may_be_repeated() {
     // given a cluster that never was up
-    let folder = folder(&small(base_port()));
+    let folder = folder(&small());
     let (_, stdout, _) = nacre(folder.path(), &["status"]);
     assert!(stdout.contains("not prepared"), "{stdout}");
     // when it is brought up
@@ -166,9 +167,11 @@ fn up_prepares_says_that_nothing_runs_and_may_be_repeated() {
 
 #[test]
 fn up_names_the_port_that_is_taken_and_whose_it_would_be() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = TcpListener::bind((own_address(), 0)).unwrap();
     let place = taken.local_addr().unwrap();
-    let text = format!("name = \"pearl\"\nmonitors = [{{ port = {} }}]\nosds = 0\nmds = 0\ns3 = 0\n", place.port());
+    let (ip, port) = (place.ip(), place.port());
+    let text =
+        format!("name = \"pearl\"\naddress = \"{ip}\"\nmonitors = [{{ port = {port} }}]\nosds = 0\nmds = 0\ns3 = 0\n");
     let (code, stdout, stderr) = nacre(folder(&text).path(), &["up"]);
     assert_eq!((code, stdout.as_str()), (Some(1), ""));
     assert!(stderr.starts_with(&format!("error: {place} (mon.0) is taken by another program")), "{stderr}");

@@ -2,7 +2,7 @@
 //!
 //! Layers, the first that says something wins: `runtime` (set through the admin socket, until restart), `flag`,
 //! `environment`, `file`, `cluster` (the monitors' settings), `default`. A file has sections: `[osd.3]` before `[osd]`
-//! before `[all]`.
+//! before `[all]`. A name may be written with dots, as the monitors' settings are, or with dashes.
 //!
 //! What is unknown in a file warns at start and fails in a check: rolling back must start, mistakes must show. A value
 //! that cannot be read or is out of range is an error, wherever it stands; from the cluster it is refused and the old one
@@ -251,6 +251,11 @@ impl Value for Size {
     }
 }
 
+/// `log.level` as the monitors call it, `log-level` as a flag: one setting, `log_level`.
+fn normal(name: &str) -> String {
+    name.replace(['.', '-'], "_")
+}
+
 /// A value and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
@@ -345,13 +350,13 @@ impl Layers {
     /// A flag: `NAME=VALUE`.
     pub fn flag(&mut self, text: &str) -> Result<(), ConfigError> {
         let (name, value) = text.split_once('=').ok_or_else(|| ConfigError::Flag(text.to_owned()))?;
-        self.flags.insert(name.trim().to_owned(), value.trim().to_owned());
+        self.flags.insert(normal(name.trim()), value.trim().to_owned());
         Ok(())
     }
 
     /// What the monitors say, instead of what they said before.
     pub fn set_cluster(&mut self, settings: BTreeMap<String, String>) {
-        self.cluster = settings;
+        self.cluster = settings.into_iter().map(|(name, value)| (normal(&name), value)).collect();
     }
 
     fn find(&self, name: &str) -> Option<(&str, Source)> {
@@ -478,6 +483,7 @@ impl<T: Options> Settings<T> {
     /// Sets one until the daemon is restarted; live ones only. `None` takes it back.
     pub fn set_runtime(&self, name: &str, value: Option<&str>) -> Result<(), ConfigError> {
         let specs = T::specs();
+        let name = &normal(name);
         let spec = specs.iter().find(|s| s.name == name).ok_or_else(|| ConfigError::Unknown(name.to_owned()))?;
         if spec.change == Change::Restart {
             return Err(ConfigError::NotLive(spec.name));
@@ -485,7 +491,7 @@ impl<T: Options> Settings<T> {
         let mut layers = self.layers();
         let mut next = layers.clone();
         match value {
-            Some(value) => next.runtime.insert(name.to_owned(), value.to_owned()),
+            Some(value) => next.runtime.insert(name.clone(), value.to_owned()),
             None => next.runtime.remove(name),
         };
         let read = T::read(&next)?;

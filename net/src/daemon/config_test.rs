@@ -110,6 +110,25 @@ fn what_the_cluster_says_changes_live_settings_and_waits_for_the_rest() {
 }
 
 #[test]
+fn a_name_with_dots_or_dashes_is_the_same_name() {
+    crate::options! {
+        /// Of a test.
+        struct Dotted {
+            /// How much is logged.
+            log_level: String = "info".into(), live;
+        }
+    }
+    let mut layers = Layers::default();
+    layers.set_cluster([("log.level".to_owned(), "warn".to_owned())].into());
+    let settings = Settings::<Dotted>::new(layers.clone()).unwrap();
+    assert_eq!(settings.now().log_level, "warn");
+    settings.set_runtime("log.level", Some("debug")).unwrap();
+    assert_eq!(settings.now().log_level, "debug");
+    layers.flag("log-level=error").unwrap();
+    assert_eq!(Settings::<Dotted>::new(layers).unwrap().now().log_level, "error");
+}
+
+#[test]
 fn values_read_what_they_print() {
     for text in ["0ms", "500ms", "90s", "10min", "1d"] {
         assert_eq!(Duration::parse(text).unwrap().print(), text);

@@ -23,7 +23,9 @@ pub use error::{StoreError, name};
 pub use memory::MemoryStore;
 
 #[cfg(test)]
+#[cfg(feature = "disk")]
 #[path = "suite_test.rs"]
 mod suite;
 #[cfg(test)]
+#[cfg(feature = "disk")]
 mod testkit;

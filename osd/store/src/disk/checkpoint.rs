@@ -125,8 +125,6 @@ impl Engine {
             let Some(coll) = state.dead.values().next().cloned() else { break };
             let plan = Plan::new(&mut state, &*self.kv, &*self.blocks, coll.pg).reap(&coll)?;
             self.accept(plan, Box::new(|_| ()))?;
-            drop(state);
-            self.queued.notify_one();
         }
         Ok(())
     }

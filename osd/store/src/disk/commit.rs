@@ -31,10 +31,20 @@ const DIRECT_BATCH: u64 = 32 << 20;
 pub(crate) struct Queue {
     batches: VecDeque<Batch>,
     spare: Option<AlignedBuf>,
+    /// Records in all batches.
+    count: usize,
+    /// Records for which the committer, if it sleeps, is woken; 0 while it does not sleep.
+    wanted: usize,
+    /// Records of the last group.
+    last: usize,
     /// Everything up to here is durable.
     pub durable: Seq,
     pub stop: bool,
 }
+
+/// How long the committer waits for a group to become about as large as the last one. Those whose transactions were just
+/// made durable are about to send the next ones; a flush for the first of them alone would cost as much as for all.
+const LINGER: std::time::Duration = std::time::Duration::from_micros(50);
 
 impl Put for AlignedBuf {
     fn bytes(&mut self, bytes: &[u8]) {
@@ -47,7 +57,15 @@ impl Queue {
         Queue { durable, ..Queue::default() }
     }
 
-    pub(crate) fn push(&mut self, seq: Seq, record: &[u8], direct: Vec<(u64, Bytes)>, done: Completion, limit: u64) {
+    /// Queues a record. True if the committer should be woken.
+    pub(crate) fn push(
+        &mut self,
+        seq: Seq,
+        record: &[u8],
+        direct: Vec<(u64, Bytes)>,
+        done: Completion,
+        limit: u64,
+    ) -> bool {
         let full = |batch: &Batch| (batch.buf.len() + record.len()) as u64 > limit || batch.direct_bytes > DIRECT_BATCH;
         if self.batches.back().is_none_or(full) {
             let mut buf = self.spare.take().unwrap_or_else(|| AlignedBuf::with_capacity(256 << 10));
@@ -56,7 +74,7 @@ impl Queue {
             let batch = Batch { buf, first: seq, last: seq, direct: Vec::new(), direct_bytes: 0, done: Vec::new() };
             self.batches.push_back(batch);
         }
-        let Some(batch) = self.batches.back_mut() else { return };
+        let Some(batch) = self.batches.back_mut() else { return true };
         batch.buf.u32(record.len() as u32 + 8);
         batch.buf.u64(seq);
         batch.buf.extend(record);
@@ -64,9 +82,15 @@ impl Queue {
         batch.direct_bytes += direct.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
         batch.direct.extend(direct);
         batch.done.push(done);
+        self.count += 1;
+        let wake = self.wanted > 0 && (self.count >= self.wanted || self.batches.len() > 1);
+        if wake {
+            self.wanted = 0;
+        }
+        wake
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.batches.is_empty()
     }
 
@@ -80,7 +104,11 @@ impl Engine {
     pub(crate) fn commit_group(&self) -> Result<bool, StoreError> {
         // The journal's lock first, so that two callers cannot swap groups.
         let mut journal = lock(&self.journal);
-        let Some(mut batch) = lock(&self.queue).batches.pop_front() else { return Ok(false) };
+        let mut queue = lock(&self.queue);
+        let Some(mut batch) = queue.batches.pop_front() else { return Ok(false) };
+        queue.count -= batch.done.len();
+        queue.last = batch.done.len();
+        drop(queue);
         let result = match self.check_poison() {
             Ok(()) => self.write_batch(&mut journal, &mut batch),
             Err(error) => Err(error),
@@ -146,10 +174,18 @@ impl Engine {
         loop {
             let mut queue = lock(&self.queue);
             while queue.is_empty() && !queue.stop {
+                queue.wanted = 1;
                 queue = self.queued.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
             }
             if queue.is_empty() {
                 return;
+            }
+            let near = queue.last - queue.last / 4;
+            if queue.count < near && queue.batches.len() == 1 && !queue.stop {
+                queue.wanted = near;
+                let waited = self.queued.wait_timeout(queue, LINGER);
+                queue = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+                queue.wanted = 0;
             }
             drop(queue);
             // An error has poisoned the store and told all who wait; later ones are told as they come.

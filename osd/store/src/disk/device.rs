@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 
@@ -57,9 +58,19 @@ impl FileDevice {
         Ok(FileDevice { file, size, direct, ring: Mutex::new(None) })
     }
 
-    /// Keeps everyone else out as long as this is open.
+    /// Keeps everyone else out as long as this is open, or a write through it is under way: the kernel holds on to the
+    /// file of a killed process until its last write has ended. So a lock that is taken may be free in a moment, and
+    /// must be waited for: opening earlier, we could be overtaken by those writes.
     pub(crate) fn lock(&self) -> io::Result<()> {
-        self.file.try_lock().map_err(io::Error::from)
+        let patience = Duration::from_secs(3);
+        let begin = Instant::now();
+        loop {
+            match self.file.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(_) if begin.elapsed() < patience => std::thread::sleep(Duration::from_millis(5)),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     pub(crate) fn is_block_device(&self) -> bool {

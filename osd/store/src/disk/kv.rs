@@ -30,6 +30,10 @@ pub(crate) trait Kv: Send + Sync {
     fn verify(&self) -> Result<(), StoreError> {
         Ok(())
     }
+    /// Reads and commits so far, if they are counted.
+    fn calls(&self) -> (u64, u64) {
+        (0, 0)
+    }
     /// Bytes of memory it holds.
     fn memory(&self) -> u64 {
         0

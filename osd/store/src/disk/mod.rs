@@ -193,7 +193,6 @@ impl Engine {
                     let wants = self.wants_checkpoint(&state);
                     state.shrink();
                     drop(state);
-                    self.queued.notify_one();
                     if wants {
                         self.request_checkpoint();
                     }
@@ -221,7 +220,9 @@ impl Engine {
         let seq = stage.state.seq;
         stage.state.granted[0] += len + RECORD_OVERHEAD;
         let direct = stage.publish();
-        lock(&self.queue).push(seq, &record, direct, done, self.bounds.group);
+        if lock(&self.queue).push(seq, &record, direct, done, self.bounds.group) {
+            self.queued.notify_one();
+        }
         Ok(seq)
     }
 
@@ -264,3 +265,6 @@ impl Engine {
 #[cfg(test)]
 #[path = "crash_test.rs"]
 mod crash_tests;
+#[cfg(test)]
+#[path = "store_test.rs"]
+mod store_tests;

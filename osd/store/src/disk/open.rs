@@ -386,6 +386,13 @@ impl DiskStore {
         &self.engine.counters
     }
 
+    /// How often RocksDB was read and written since the store was opened: neither happens between the submission and the
+    /// completion of a write to an object whose metadata is in memory, and writing never does.
+    #[must_use]
+    pub fn database_calls(&self) -> (u64, u64) {
+        self.engine.kv.calls()
+    }
+
     /// Waits until all that was submitted is durable.
     pub fn sync(&self) -> Result<(), StoreError> {
         self.engine.sync()

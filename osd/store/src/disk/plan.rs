@@ -51,7 +51,7 @@ fn of_object(oid: &ObjectId, error: StoreError) -> StoreError {
 impl<'a> Plan<'a> {
     pub(crate) fn new(state: &'a mut State, kv: &'a dyn Kv, device: &'a dyn Device, pg: PgId) -> Self {
         let stage = Stage::new(state, kv, false);
-        Plan { stage, device, record: Vec::with_capacity(256), colls: BTreeMap::new(), pg }
+        Plan { stage, device, record: Vec::new(), colls: BTreeMap::new(), pg }
     }
 
     /// Applies all verbs; on an error nothing remains.
@@ -106,6 +106,9 @@ impl<'a> Plan<'a> {
     }
 
     fn emit(&mut self, effect: Effect) -> Result<(), StoreError> {
+        if let Effect::Put { data, .. } = &effect {
+            self.record.reserve(data.len() + 128);
+        }
         effect.encode(&mut self.record);
         self.stage.apply(effect)
     }

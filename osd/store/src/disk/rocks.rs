@@ -4,6 +4,7 @@
 //! all; what was written and not flushed is forgotten by a crash, and the journal still has it.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use rocksdb::{BlockBasedOptions, Cache, DB, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions};
@@ -15,6 +16,8 @@ pub(crate) struct RocksKv {
     db: DB,
     cache: Cache,
     path: PathBuf,
+    reads: AtomicU64,
+    commits: AtomicU64,
 }
 
 fn failed(error: rocksdb::Error) -> StoreError {
@@ -50,16 +53,18 @@ impl RocksKv {
         options.set_stats_dump_period_sec(0);
         options.set_max_open_files(512);
         let db = DB::open(&options, path).map_err(failed)?;
-        Ok(RocksKv { db, cache, path: path.to_owned() })
+        Ok(RocksKv { db, cache, path: path.to_owned(), reads: AtomicU64::new(0), commits: AtomicU64::new(0) })
     }
 }
 
 impl Kv for RocksKv {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         Ok(self.db.get(key).map_err(failed)?.map(Bytes::from))
     }
 
     fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(to);
         let mut iter = self.db.raw_iterator_opt(options);
@@ -74,6 +79,7 @@ impl Kv for RocksKv {
     }
 
     fn commit(&self, batch: Vec<KvOp>) -> Result<(), StoreError> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
         let mut writes = WriteBatch::default();
         for op in batch {
             match op {
@@ -99,6 +105,10 @@ impl Kv for RocksKv {
             iter.next();
         }
         iter.status().map_err(failed)
+    }
+
+    fn calls(&self) -> (u64, u64) {
+        (self.reads.load(Ordering::Relaxed), self.commits.load(Ordering::Relaxed))
     }
 
     fn memory(&self) -> u64 {

@@ -383,7 +383,10 @@ impl State {
                 self.cache_cell(key, cell.clone());
             }
         }
+        let mut room = self.bound.saturating_sub(self.weight());
         for (phys, bytes) in &layer.blocks {
+            let Some(less) = room.checked_sub(BLOCK_WEIGHT) else { break };
+            room = less;
             // A block that is part of something larger would keep all of that in memory.
             self.cache_block(*phys, Bytes::copy_from_slice(bytes));
         }

@@ -105,7 +105,7 @@ fn devices_change_class_and_a_rule_takes_them() {
     assert!(desk.does("rule create new fast --class ssd -o new").contains("created rule fast (id 2)"));
     // then the rule uses one device of each host, and finds three for each input
     let told = desk.does("check new --rule fast");
-    assert_eq!(told, "new: ok: 1 rules find 3 devices for each of 4096 inputs\n");
+    assert_eq!(told, "new: ok: 1 rule finds 3 devices for each of 4096 inputs\n");
     let mapped = desk.does("test new --rule fast --num-rep 3 --show-mappings --x 5");
     let mut osds: Vec<&str> = mapped.trim_end().trim_end_matches(']').rsplit('[').next().unwrap().split(',').collect();
     osds.sort_unstable();
@@ -154,7 +154,7 @@ rule ec_host, 3 devices each: 2 of 2 inputs come out short
   because rule ec_host wants 3 hosts below root default, there are 2 (1 more hold no weight or no device that is in)
   input 0 gives [0,-,3]
   input 1 gives [0,-,3]
-map: 1 of 1 rules fall short
+map: 1 of 1 rule short
 ";
     assert_eq!((code, stdout.as_str()), (Some(1), expected));
     let (code, stdout, _) = desk.types("check map --rule 1 --inputs 2 --num-rep 4 --json");

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::file::{Problems, Severity};
 use super::load::LoadError;
 use super::{FileArg, load};
-use crate::output::{JsonFlag, Out, Tone, tame};
+use crate::output::{JsonFlag, Out, Tone, count, tame};
 use crate::run::{Run, Verdict};
 
 /// Check a cluster.toml: every problem at once, each with its line and what to do.
@@ -54,7 +54,6 @@ impl Run for Check {
                 writeln!(out, "{}\n", tame(&problems.show(problem)))?;
             }
             let (errors, warnings) = (problems.count(Severity::Error), problems.count(Severity::Warning));
-            let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
             match &cluster {
                 Some(cluster) => {
                     let good = out.paint(Tone::Good, "ok");

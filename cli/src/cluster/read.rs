@@ -29,8 +29,8 @@ pub(super) fn read<'a>(r: &mut Reader<'a>, table: &'a DeTable<'a>, folder: &Path
 
     let monitors = read_monitors(r, top, &mut ground);
     let osds = read_osds(r, top, &mut ground, data.as_ref().map_or(Path::new(""), |data| &data.value));
-    let mds = read_named(r, top, &mut ground, "mds", &keys::MDS, 20);
-    let s3 = read_named(r, top, &mut ground, "s3", &keys::S3, 40);
+    let mds = read_named(r, top, &mut ground, &Named { key: "mds", part: &keys::MDS, offset: 20, most: 20 });
+    let s3 = read_named(r, top, &mut ground, &Named { key: "s3", part: &keys::S3, offset: 40, most: 60 });
     let part = table_part(r, top, "dashboard", &keys::DASHBOARD);
     let enabled = r.get(part, "enabled");
     let port = r.optional(part, "port").unwrap_or_else(|| ground.port(r, 10, None));
@@ -208,23 +208,23 @@ fn read_monitors<'a>(r: &mut Reader<'a>, top: Section<'a>, ground: &mut Ground<'
     }
 }
 
-fn read_named<'a>(
-    r: &mut Reader<'a>,
-    top: Section<'a>,
-    ground: &mut Ground<'_>,
-    key: &str,
+/// A kind of daemon that has names and not numbers. The ports of a kind end where those of the next begin.
+struct Named {
+    key: &'static str,
     part: &'static Part,
+    /// Where its ports begin above the base.
     offset: u32,
-) -> Vec<Daemon> {
+    most: u32,
+}
+
+fn read_named<'a>(r: &mut Reader<'a>, top: Section<'a>, ground: &mut Ground<'_>, kind: &Named) -> Vec<Daemon> {
     ground.taken = 0;
     let mut one = |r: &mut Reader<'a>, at: u32, part: Option<Section<'a>>| {
         let id = part.and_then(|part| r.optional(part, "name"));
         let id = id.unwrap_or_else(|| Given::follows(letters(at), "counted"));
-        Daemon { id, host: ground.host(r, part), port: ground.port(r, offset + at, part) }
+        Daemon { id, host: ground.host(r, part), port: ground.port(r, kind.offset + at, part) }
     };
-    // The next block of ports begins where this one must end.
-    let most = if offset == 20 { 20 } else { 60 };
-    match roster(r, top, key, part, most) {
+    match roster(r, top, kind.key, kind.part, kind.most) {
         Roster::Count(count) => (0..count).map(|at| one(r, at, None)).collect(),
         Roster::List(list) => (0..).zip(list).map(|(at, part)| one(r, at, Some(part))).collect(),
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::source::{self, MapArg};
 use super::test::reweights;
-use crate::output::{JsonFlag, Out, Progress, Tone, tame};
+use crate::output::{JsonFlag, Out, Progress, Tone, count, tame};
 use crate::run::{Run, Verdict};
 
 /// Find what is wrong with a map, and whether its rules find enough devices.
@@ -90,17 +90,16 @@ impl Run for Check {
         let file = path.display();
         if ok {
             let good = out.paint(Tone::Good, "ok");
-            writeln!(
-                out,
-                "{file}: {good}: {} rules find {} devices for each of {} inputs",
-                rules.len(),
-                self.num_rep,
-                self.inputs
-            )?;
+            let rules = match rules.len() {
+                1 => "1 rule finds".to_owned(),
+                number => format!("{number} rules find"),
+            };
+            let devices = count(self.num_rep as usize, "device");
+            writeln!(out, "{file}: {good}: {rules} {devices} for each of {} inputs", self.inputs)?;
         } else if broken {
             writeln!(out, "{file}: {}", out.paint(Tone::Bad, "broken; its rules were not tried"))?;
         } else {
-            let text = format!("{} of {} rules fall short", shorts.len(), rules.len());
+            let text = format!("{} of {} short", shorts.len(), count(rules.len(), "rule"));
             writeln!(out, "{file}: {}", out.paint(Tone::Bad, &text))?;
         }
         Ok(if ok { Verdict::Good } else { Verdict::Bad })

@@ -7,7 +7,7 @@ use clap::Args;
 use nacre_crush::binary;
 
 use super::source::{self, MapArg};
-use crate::output::{JsonFlag, Out};
+use crate::output::{JsonFlag, Out, count};
 use crate::run::{Run, Verdict};
 
 /// Compile a map to Ceph's binary form, as `crushtool -c` does.
@@ -37,11 +37,11 @@ impl Run for Compile {
         } else if !to_stdout {
             writeln!(
                 out,
-                "{}: {} devices, {} buckets, {} rules, {} bytes",
+                "{}: {}, {}, {}, {} bytes",
                 self.output.display(),
-                map.devices.len(),
-                map.buckets.len(),
-                map.rules.len(),
+                count(map.devices.len(), "device"),
+                count(map.buckets.len(), "bucket"),
+                count(map.rules.len(), "rule"),
                 bytes.len()
             )?;
         }

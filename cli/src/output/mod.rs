@@ -164,6 +164,11 @@ fn paint(coloured: bool, tone: Tone, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
 
+/// `3 rules`, `1 rule`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A line on stderr, beside the output: a warning, or a remark to a person.
 pub(crate) fn aside(text: &str) {
     // Nowhere left to report that stderr is closed.

@@ -6,7 +6,7 @@ use clap::Args;
 use nacre_crush::edit::EditError;
 
 use super::{JSON_HELP, Target, change};
-use crate::output::Out;
+use crate::output::{Out, count};
 use crate::run::{Run, Verdict};
 
 /// Remove a device or an empty bucket from the map.
@@ -29,8 +29,8 @@ impl Run for Remove {
         change(&self.map, &self.target, out, |map| {
             if self.tree {
                 let devices = map.remove_tree(&self.name)?.len();
-                let s = if devices == 1 { "" } else { "s" };
-                return Ok::<_, EditError>(format!("removed {} with {devices} device{s}", self.name));
+                let devices = count(devices, "device");
+                return Ok::<_, EditError>(format!("removed {} with {devices}", self.name));
             }
             map.remove_item(&self.name)?;
             Ok(format!("removed {}", self.name))

@@ -1,0 +1,215 @@
+//! The one way in and the one way out: everything that can happen to a placement group, and everything it may ask of
+//! the world, as data that can be printed and compared.
+//!
+//! Contract with the shell:
+//! - maps come in without gaps from the epoch the pg last stored ([`crate::PlacementGroup::epoch`]);
+//! - transactions of one pg become durable in the order submitted, a crash keeps a prefix; reads see what was submitted;
+//! - a timer is never cancelled: an id no longer wanted is ignored here;
+//! - outputs are carried out in order.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nacre_proto::ids::{ObjectId, OsdId, PgId, SessionId, SnapId};
+use nacre_proto::txn::Transaction;
+
+use crate::codec_enum;
+use crate::msg::PeerMsg;
+use crate::op::{ClientOp, OpId, Reply};
+use crate::state::{Info, Stats};
+use crate::view::View;
+
+/// A moment of this osd's own steady clock, in nanoseconds. Never compared with another osd's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub u64);
+
+/// A span, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Duration(pub u64);
+
+impl Duration {
+    /// From milliseconds.
+    pub const fn ms(n: u64) -> Duration {
+        Duration(n * 1_000_000)
+    }
+}
+
+impl std::ops::Add<Duration> for Time {
+    type Output = Time;
+    fn add(self, d: Duration) -> Time {
+        Time(self.0.saturating_add(d.0))
+    }
+}
+
+impl Time {
+    /// The span from an earlier moment; zero if it is not earlier.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A transaction's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TxnId(pub u64);
+/// A read's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReadId(pub u64);
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TimerId {
+    /// The old primary's lease ends.
+    OldLease { interval: u64 },
+    /// A notify's answers are due.
+    Notify { notify: u64 },
+    /// A watcher was silent.
+    Watch { watch: u64 },
+}
+
+/// Slots an osd gives out sparingly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SlotKind {
+    /// For recovering or backfilling others, at the primary.
+    Local,
+    /// For being recovered or backfilled.
+    Remote,
+    /// For a scrub.
+    Scrub,
+}
+codec_enum!(SlotKind { 0 => Local {}, 1 => Remote {}, 2 => Scrub {} });
+
+/// Everything that can happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The next epoch.
+    Map(Arc<View>),
+    /// A replica speaks.
+    Peer { from: OsdId, msg: PeerMsg },
+    /// The connection to a replica was lost and messages with it, in either direction.
+    PeerReset { osd: OsdId },
+    /// A client asks.
+    Op(ClientOp),
+    /// A transaction is on stable storage.
+    Committed(TxnId),
+    /// A read is done.
+    ReadDone { id: ReadId, result: Result<Vec<ReadValue>, ReadFault> },
+    /// A slot is ours; `holder` as in the request.
+    Slot { kind: SlotKind, holder: OsdId, granted: bool },
+    /// A timer rang.
+    Timer(TimerId),
+    /// The operator or the scheduler orders.
+    Order(Order),
+}
+
+/// What an operator or a scheduler may order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Compare the copies; deep: also their bytes.
+    Scrub { deep: bool },
+    /// Decide about objects of which no copy of the needed version is found.
+    Unfound { revert: bool },
+    /// A session is over: its watches end.
+    SessionGone(SessionId),
+}
+
+/// What to read of one object (or, for a list, of the collection).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ReadItem {
+    /// Its size, if it exists.
+    Meta,
+    /// All xattrs as stored.
+    Xattrs,
+    /// Bytes, short at the end.
+    Extent { offset: u64, len: u64 },
+    /// The omap's header.
+    OmapHeader,
+    /// Given keys.
+    OmapKeys(Vec<Bytes>),
+    /// Entries after a key.
+    OmapRange { after: Option<Bytes>, max: u32 },
+    /// Objects after one, the collection's order.
+    List { after: Option<ObjectId>, max: u32 },
+}
+
+/// What was read, item by item. Of an absent object: no size, nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadValue {
+    /// Size.
+    Meta(Option<u64>),
+    /// Pairs by key; whether more follow.
+    Pairs(Vec<(Bytes, Bytes)>, bool),
+    /// Bytes, also of the header.
+    Data(Bytes),
+    /// Objects with their metadata record (the xattr `_`, empty if absent); whether more follow.
+    List(Vec<(ObjectId, Bytes)>, bool),
+}
+
+/// The store could not read: a checksum failed, or the device did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadFault;
+
+/// Everything it may ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Say this to a replica.
+    Send { to: OsdId, msg: PeerMsg },
+    /// Make this durable, all or nothing, and say so.
+    Submit { id: TxnId, txn: Transaction },
+    /// Read an object (none: the collection).
+    Read { id: ReadId, oid: Option<ObjectId>, items: Vec<ReadItem> },
+    /// Answer a client.
+    Reply { op: OpId, reply: Reply },
+    /// Tell a watcher.
+    Notify { session: SessionId, cookie: u64, notify: u64, oid: ObjectId, payload: Bytes },
+    /// Ask the monitors or this osd's schedulers.
+    Ask(Request),
+    /// Wake me.
+    Arm { id: TimerId, at: Time },
+    /// How the pg is; metrics and the map's health come from this.
+    Report(Box<Report>),
+    /// A child was born of a split: it is the shell's to keep and to step. Its collection is made by a transaction
+    /// submitted before this.
+    Born(Box<crate::PlacementGroup>),
+    /// The collection's removal was submitted: drop this value once it is durable.
+    Gone,
+    /// A state was left for another; for traces and for the table in the documents.
+    Moved { from: &'static str, to: &'static str, by: &'static str },
+}
+
+/// What is asked beyond the pg's peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Monitors: mark me as alive as a primary through the present interval.
+    UpThru,
+    /// Monitors: let these serve (empty: those of `up`).
+    PgTemp(Vec<OsdId>),
+    /// This osd's scheduler: a slot. `holder` says on whose behalf.
+    Slot { kind: SlotKind, holder: OsdId, priority: u8 },
+    /// It is free again (or no longer wanted).
+    Release { kind: SlotKind, holder: OsdId },
+    /// Monitors: this snapshot is trimmed here.
+    Purged(Vec<SnapId>),
+}
+
+/// How the pg is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Which.
+    pub pg: PgId,
+    /// The state's name.
+    pub state: &'static str,
+    /// One line of cause if it is not clean.
+    pub why: String,
+    /// What this replica knows of itself.
+    pub info: Info,
+    /// Counts.
+    pub stats: Stats,
+}
+
+/// What a step is given and where it leaves what it asks.
+pub struct Step<'a> {
+    /// Now, by this osd's clock.
+    pub now: Time,
+    /// In order.
+    pub out: &'a mut Vec<Output>,
+}

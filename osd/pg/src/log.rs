@@ -1,0 +1,400 @@
+//! The pg's log: what was done in which order, what a replica lacks of it, and the replies owed to retries.
+//! Pure bookkeeping: who sends logs to whom is `pg/peering.rs`.
+//!
+//! Invariants:
+//! - versions rise through the log; all entries are in `(tail, head]`;
+//! - two logs that share a version share everything below it that both still hold;
+//! - an object is in [`Missing`] exactly if the store's version of it is not what the log says it is.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use nacre_proto::ids::{ObjectId, SessionId, Version};
+
+use crate::codec_enum;
+use crate::codec_struct;
+use crate::op::{OpError, OpResult};
+
+/// A request's identity: repeated by a retry, so that it takes effect once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReqId {
+    /// Who asks.
+    pub session: SessionId,
+    /// The session's own count, rising.
+    pub tid: u64,
+}
+codec_struct!(ReqId { session, tid });
+
+/// What the reply to a logged operation was.
+pub type Outcome = Result<Vec<OpResult>, OpError>;
+
+/// A remembered reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dup {
+    /// The version the operation got.
+    pub version: Version,
+    /// What was answered.
+    pub outcome: Outcome,
+}
+
+impl crate::format::Codec for Outcome {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            Ok(results) => {
+                out.push(0);
+                results.put(out);
+            }
+            Err(e) => {
+                out.push(1);
+                e.put(out);
+            }
+        }
+    }
+    fn get(r: &mut crate::format::Reader<'_>) -> Result<Self, crate::format::FormatError> {
+        match <u8 as crate::format::Codec>::get(r)? {
+            0 => Ok(Ok(crate::format::Codec::get(r)?)),
+            1 => Ok(Err(crate::format::Codec::get(r)?)),
+            other => Err(crate::format::FormatError::Tag(other)),
+        }
+    }
+}
+codec_struct!(Dup { version, outcome });
+
+/// What an entry did to its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Made or changed it.
+    Modify,
+    /// Removed it.
+    Delete,
+    /// Nothing: a refused operation, remembered so that its retry is refused too.
+    Error,
+}
+codec_enum!(Change { 0 => Modify {}, 1 => Delete {}, 2 => Error {} });
+
+/// How counts move with an entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// Heads.
+    pub objects: i64,
+    /// Clones.
+    pub clones: i64,
+    /// Bytes by object size, clones included.
+    pub bytes: i64,
+}
+codec_struct!(Delta { objects, clones, bytes });
+
+/// One entry: one object's change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogEntry {
+    /// Its place in the order.
+    pub version: Version,
+    /// The object.
+    pub oid: ObjectId,
+    /// The object's version before; none if it did not exist.
+    pub prior: Option<Version>,
+    /// What happened to it.
+    pub change: Change,
+    /// The request, on the last entry of the request's own.
+    pub reqid: Option<ReqId>,
+    /// The session has had the replies to all of its requests below this.
+    pub acked_below: u64,
+    /// What was answered.
+    pub outcome: Option<Outcome>,
+    /// Counts.
+    pub delta: Delta,
+}
+codec_struct!(LogEntry { version, oid, prior, change, reqid, acked_below, outcome, delta });
+
+impl LogEntry {
+    /// The version the object has after this entry; none if it is gone.
+    pub fn after(&self) -> Option<Version> {
+        match self.change {
+            Change::Modify => Some(self.version),
+            Change::Delete => None,
+            Change::Error => self.prior,
+        }
+    }
+}
+
+/// Replies that retries may still ask for, beyond what the log holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dups {
+    /// By request.
+    pub replies: BTreeMap<ReqId, Dup>,
+    /// How far each session has had its replies.
+    pub acked: BTreeMap<SessionId, u64>,
+}
+codec_struct!(Dups { replies, acked });
+
+/// A part of a log on its way between replicas: the entries after `tail`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogPart {
+    /// Everything up to here is left out.
+    pub tail: Version,
+    /// The last version.
+    pub head: Version,
+    /// In order.
+    pub entries: Vec<LogEntry>,
+}
+codec_struct!(LogPart { tail, head, entries });
+
+/// One object whose stored state is not what the log says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MissingItem {
+    /// The version it should have.
+    pub need: Version,
+    /// The version it has; none if it is not there.
+    pub have: Option<Version>,
+}
+codec_struct!(MissingItem { need, have });
+
+/// All objects a replica lacks.
+pub type Missing = BTreeMap<ObjectId, MissingItem>;
+
+/// The log of one replica.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    tail: Version,
+    entries: VecDeque<LogEntry>,
+    /// Replies by request, of the entries and of those trimmed.
+    reqs: BTreeMap<ReqId, Version>,
+    /// Replies whose entries were trimmed before the session had them.
+    dups: Dups,
+}
+
+impl Log {
+    /// From what the store holds.
+    pub fn load(tail: Version, entries: Vec<LogEntry>, dups: Dups) -> Log {
+        let mut log = Log { tail, dups, ..Log::default() };
+        for e in entries {
+            if e.version > tail {
+                log.push(e);
+            }
+        }
+        log
+    }
+
+    /// Everything up to here was trimmed.
+    pub fn tail(&self) -> Version {
+        self.tail
+    }
+
+    /// The last version.
+    pub fn head(&self) -> Version {
+        self.entries.back().map_or(self.tail, |e| e.version)
+    }
+
+    /// How many entries.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// None.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// In order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &LogEntry> {
+        self.entries.iter()
+    }
+
+    /// The remembered replies beyond the log.
+    pub fn dups(&self) -> &Dups {
+        &self.dups
+    }
+
+    /// Appends one entry.
+    pub fn push(&mut self, e: LogEntry) {
+        assert!(e.version > self.head(), "log entry {} after {}", e.version, self.head());
+        if let Some(reqid) = e.reqid {
+            self.reqs.insert(reqid, e.version);
+            if e.acked_below > 0 {
+                let acked = self.dups.acked.entry(reqid.session).or_default();
+                *acked = (*acked).max(e.acked_below);
+            }
+        }
+        self.entries.push_back(e);
+    }
+
+    /// What was answered to this request, if it was logged.
+    pub fn reply_to(&self, reqid: ReqId) -> Option<Dup> {
+        if let Some(&version) = self.reqs.get(&reqid) {
+            let e = self.entry(version)?;
+            return Some(Dup { version, outcome: e.outcome.clone().unwrap_or(Ok(Vec::new())) });
+        }
+        self.dups.replies.get(&reqid).cloned()
+    }
+
+    /// The entry of a version.
+    pub fn entry(&self, version: Version) -> Option<&LogEntry> {
+        let at = self.entries.partition_point(|e| e.version < version);
+        self.entries.get(at).filter(|e| e.version == version)
+    }
+
+    /// Is this version the tail or in the log.
+    pub fn holds(&self, version: Version) -> bool {
+        version == self.tail || self.entry(version).is_some()
+    }
+
+    /// Drops entries up to `to`. Replies which their session has not had yet stay remembered, `max_dups` of them; the
+    /// requests newly remembered and those dropped are returned for the store.
+    pub fn trim(&mut self, to: Version, max_dups: usize) -> (Vec<ReqId>, Vec<ReqId>) {
+        let mut kept = Vec::new();
+        while self.entries.front().is_some_and(|e| e.version <= to) {
+            let Some(e) = self.entries.pop_front() else { break };
+            self.tail = e.version;
+            let Some(reqid) = e.reqid else { continue };
+            if self.reqs.get(&reqid) == Some(&e.version) {
+                self.reqs.remove(&reqid);
+            }
+            if reqid.tid >= self.dups.acked.get(&reqid.session).copied().unwrap_or(0) {
+                let outcome = e.outcome.unwrap_or(Ok(Vec::new()));
+                self.dups.replies.insert(reqid, Dup { version: e.version, outcome });
+                kept.push(reqid);
+            }
+        }
+        let acked = &self.dups.acked;
+        let mut dropped: Vec<ReqId> = Vec::new();
+        for &r in self.dups.replies.keys() {
+            if r.tid < acked.get(&r.session).copied().unwrap_or(0) {
+                dropped.push(r);
+            }
+        }
+        let over = (self.dups.replies.len() - dropped.len()).saturating_sub(max_dups);
+        if over > 0 {
+            let gone: BTreeSet<ReqId> = dropped.iter().copied().collect();
+            let mut oldest: Vec<(Version, ReqId)> =
+                self.dups.replies.iter().filter(|(r, _)| !gone.contains(r)).map(|(r, d)| (d.version, *r)).collect();
+            oldest.sort();
+            dropped.extend(oldest.into_iter().take(over).map(|(_, r)| r));
+        }
+        for r in &dropped {
+            self.dups.replies.remove(r);
+        }
+        (kept, dropped)
+    }
+
+    /// Loses what it remembers beyond the log: a deliberate fault.
+    pub(crate) fn forget_dups(&mut self) {
+        self.dups.replies.clear();
+    }
+
+    /// The entries after `since`, if the log still reaches back to it; else all of it.
+    pub fn part(&self, since: Version) -> LogPart {
+        let since = if self.holds(since) { since } else { self.tail };
+        let entries = self.entries.iter().filter(|e| e.version > since).cloned().collect();
+        LogPart { tail: since, head: self.head(), entries }
+    }
+
+    /// Takes another log for its own, whole: before a backfill.
+    pub fn replace(&mut self, part: &LogPart, dups: Dups) {
+        *self = Log::load(part.tail, part.entries.clone(), dups);
+    }
+
+    /// The newest version both logs hold, or none if `part` begins after this log ends: then only a backfill helps.
+    pub fn common(&self, part: &LogPart) -> Option<Version> {
+        let theirs: BTreeSet<Version> =
+            part.entries.iter().map(|e| e.version).chain(std::iter::once(part.tail)).collect();
+        self.entries.iter().rev().map(|e| e.version).chain(std::iter::once(self.tail)).find(|v| theirs.contains(v))
+    }
+
+    /// Makes this log equal to the authoritative one above their common version and says what becomes of the objects.
+    ///
+    /// For each object that a divergent or a new entry touches: the target is what the authoritative log leaves it at,
+    /// or, where that log does not mention it, what it was before the first divergent entry. If the store has just
+    /// that, nothing is missing; if the target is absence, the object is removed; else it is missing.
+    pub fn merge(
+        &mut self,
+        part: &LogPart,
+        dups: &Dups,
+        missing: &Missing,
+        covers: impl Fn(&ObjectId) -> bool,
+    ) -> Option<Merge> {
+        let common = self.common(part)?;
+        let mut touched: BTreeMap<ObjectId, Touched> = BTreeMap::new();
+        let cut = self.entries.partition_point(|e| e.version <= common);
+        let divergent: Vec<LogEntry> = self.entries.split_off(cut).into();
+        for e in &divergent {
+            if let Some(r) = e.reqid
+                && self.reqs.get(&r) == Some(&e.version)
+            {
+                self.reqs.remove(&r);
+            }
+            if e.change == Change::Error {
+                continue;
+            }
+            let t = touched.entry(e.oid.clone()).or_insert(Touched { had: None, target: e.prior });
+            t.had = e.after();
+        }
+        let mut out = Merge { common, rewound: divergent.len(), ..Merge::default() };
+        for e in part.entries.iter().filter(|e| e.version > common) {
+            out.appended.push(e.clone());
+            self.push(e.clone());
+            if e.change == Change::Error {
+                continue;
+            }
+            let t = touched.entry(e.oid.clone()).or_insert(Touched { had: e.prior, target: None });
+            t.target = e.after();
+        }
+        for (r, d) in &dups.replies {
+            if !self.reqs.contains_key(r) && self.dups.replies.insert(*r, d.clone()).is_none() {
+                out.dups.push(*r);
+            }
+        }
+        for (&s, &a) in &dups.acked {
+            let own = self.dups.acked.entry(s).or_default();
+            *own = (*own).max(a);
+        }
+        for (oid, t) in touched {
+            if !covers(&oid) {
+                continue;
+            }
+            let have = missing.get(&oid).map_or(t.had, |m| m.have);
+            let item = match t.target {
+                None => {
+                    if have.is_some() {
+                        out.remove.push(oid.clone());
+                    }
+                    None
+                }
+                Some(target) if have == Some(target) => None,
+                Some(need) => Some(MissingItem { need, have }),
+            };
+            if missing.get(&oid) != item.as_ref() {
+                out.missing.push((oid, item));
+            }
+        }
+        Some(out)
+    }
+}
+
+struct Touched {
+    had: Option<Version>,
+    target: Option<Version>,
+}
+
+/// What a merge asks of the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Merge {
+    /// The newest version both logs held.
+    pub common: Version,
+    /// How many own entries were divergent.
+    pub rewound: usize,
+    /// The entries to append.
+    pub appended: Vec<LogEntry>,
+    /// Objects to remove.
+    pub remove: Vec<ObjectId>,
+    /// Changes of what is missing.
+    pub missing: Vec<(ObjectId, Option<MissingItem>)>,
+    /// Replies newly remembered.
+    pub dups: Vec<ReqId>,
+}
+
+/// Encodes a key of the collection's small values: a letter for the kind, then the key.
+pub(crate) fn meta_key<K: crate::format::Codec>(kind: u8, key: &K) -> Bytes {
+    let mut out = vec![kind];
+    key.put(&mut out);
+    Bytes::from(out)
+}

@@ -1,0 +1,219 @@
+//! What the replicas of a pg say to each other. Plain types; the shell gives them bytes and carries them.
+//!
+//! Contract with the shell: between two OSDs messages arrive in order and at most once over one connection; a new
+//! connection ends the old one; whoever may have lost messages is told by `Input::PeerReset`. A message whose `epoch` is
+//! newer than the receiver's map waits in the shell until the map has come.
+
+use bytes::Bytes;
+use nacre_proto::ids::{Epoch, ObjectId, OsdId, Version};
+use nacre_proto::txn::TxnOp;
+
+use crate::codec_enum;
+use crate::codec_struct;
+use crate::io::{Duration, SlotKind, Time};
+use crate::log::{Dups, LogEntry, LogPart, Missing};
+use crate::state::{History, Info, Stats};
+use crate::view::PastIntervals;
+
+/// One message, stamped with what the sender knew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerMsg {
+    /// The sender's map.
+    pub epoch: Epoch,
+    /// The first epoch of the interval this belongs to: anything else is refused, in one place.
+    pub interval: Epoch,
+    /// What it says.
+    pub body: Body,
+}
+
+/// How far a backfill or scan has come: everything up to and including it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cursor {
+    /// Nothing.
+    #[default]
+    Min,
+    /// Up to this object.
+    At(ObjectId),
+    /// Everything.
+    Max,
+}
+codec_enum!(Cursor { 0 => Min {}, 1 => At { 0: o }, 2 => Max {} });
+
+impl Cursor {
+    /// Is this object at or before the cursor.
+    pub fn covers(&self, oid: &ObjectId) -> bool {
+        match self {
+            Cursor::Min => false,
+            Cursor::At(to) => oid <= to,
+            Cursor::Max => true,
+        }
+    }
+
+    /// Everything.
+    pub fn is_max(&self) -> bool {
+        *self == Cursor::Max
+    }
+}
+
+/// Where the copy of one object stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CopyCursor {
+    /// Bytes before this are done.
+    pub offset: u64,
+    /// Omap keys up to and including this are done.
+    pub omap_after: Option<Bytes>,
+}
+
+/// A bounded piece of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Where it begins.
+    pub at: CopyCursor,
+    /// Where the next begins; none if this is the last.
+    pub next: Option<CopyCursor>,
+    /// All xattrs as stored (first piece only).
+    pub xattrs: Vec<(Bytes, Bytes)>,
+    /// The omap's header (first piece only).
+    pub header: Bytes,
+    /// The object's size.
+    pub size: u64,
+    /// Bytes at `at.offset`.
+    pub data: Bytes,
+    /// Omap entries.
+    pub omap: Vec<(Bytes, Bytes)>,
+}
+
+/// One copy of one object, as a scrub sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScrubLine {
+    /// The object.
+    pub oid: ObjectId,
+    /// Its metadata record, as stored.
+    pub info: Option<Bytes>,
+    /// Its size in the store.
+    pub size: u64,
+    /// CRC-32 of users' xattrs.
+    pub xattrs: u32,
+    /// CRC-32 of the bytes (deep only).
+    pub data: Option<u32>,
+    /// CRC-32 of omap and header (deep only).
+    pub omap: Option<u32>,
+    /// The store could not read it.
+    pub damaged: bool,
+}
+
+/// What is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Primary to any: tell me your info. Carries the history, since it may create the pg there.
+    Query { history: History, past: PastIntervals },
+    /// The answer, or unasked from one who holds the pg without being asked to serve it.
+    /// `lease`: for so long `holder` may still answer reads by my promise.
+    Info { info: Box<Info>, past: PastIntervals, lease: Duration, holder: Option<OsdId>, asked: bool },
+    /// Primary to the holder of the authoritative log.
+    QueryLog,
+    /// The answer.
+    Log { part: LogPart, dups: Dups, stats: Stats },
+    /// Primary to a member: this is the log, take it and make it durable. `reset`: drop yours, a backfill follows.
+    Activate { info: Box<Info>, past: PastIntervals, part: LogPart, dups: Dups, reset: bool },
+    /// It is durable; this is what I lack now.
+    Activated { info: Box<Info>, missing: Missing },
+    /// A write, in the primary's order, right after `prev`.
+    Rep { prev: Version, entries: Vec<LogEntry>, ops: Vec<TxnOp>, trim_to: Version },
+    /// Everything up to here is durable here.
+    RepAck { durable: Version },
+    /// May I answer reads for so long after I sent this.
+    Lease { sent: Time, last: Duration },
+    /// You may: I have promised to tell a new primary.
+    LeaseAck { sent: Time },
+    /// Primary to a source: send me a piece of this version.
+    Pull { oid: ObjectId, need: Version, at: CopyCursor },
+    /// The piece; or none if I do not hold that version.
+    Pulled { oid: ObjectId, need: Version, chunk: Option<Chunk> },
+    /// Primary to a member who lacks it.
+    Push { oid: ObjectId, version: Version, chunk: Chunk },
+    /// Durable; the next piece may come.
+    Pushed { oid: ObjectId, version: Version, at: CopyCursor },
+    /// An unfound object was given up or reverted: this is its new need.
+    Forget { oid: ObjectId, entry: LogEntry },
+    /// Backfill: what do you hold after `from`, up to `to`.
+    Scan { from: Cursor, to: Cursor },
+    /// This.
+    Scanned { from: Cursor, list: Vec<(ObjectId, Version)> },
+    /// You are equal up to here now; remove these first.
+    Progress { to: Cursor, remove: Vec<ObjectId> },
+    /// Durable.
+    ProgressAck { to: Cursor },
+    /// Please keep a slot for me.
+    Reserve { kind: SlotKind, priority: u8 },
+    /// It is yours.
+    Reserved { kind: SlotKind },
+    /// It was taken back: stop.
+    Revoked { kind: SlotKind },
+    /// I need it no more.
+    Release { kind: SlotKind },
+    /// The pg is clean: forget the past, and the log up to here.
+    Clean { history: History, trim_to: Version },
+    /// You are no longer needed: remove your copy.
+    Remove,
+    /// Scrub: list these objects as you hold them now.
+    ScrubRange { from: Cursor, to: Cursor, deep: bool },
+    /// This.
+    ScrubIs { from: Cursor, lines: Vec<ScrubLine> },
+    /// A scrub found your copy bad: count it as missing, a good one follows.
+    Repair { items: Vec<(ObjectId, Version)> },
+    /// Counted.
+    Repairing { missing: Missing },
+    /// These clones' snapshots are gone.
+    Purged { info: Box<Info> },
+}
+
+impl Body {
+    /// A word for traces and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Body::Query { .. } => "query",
+            Body::Info { .. } => "info",
+            Body::QueryLog => "query_log",
+            Body::Log { .. } => "log",
+            Body::Activate { .. } => "activate",
+            Body::Activated { .. } => "activated",
+            Body::Rep { .. } => "rep",
+            Body::RepAck { .. } => "rep_ack",
+            Body::Lease { .. } => "lease",
+            Body::LeaseAck { .. } => "lease_ack",
+            Body::Pull { .. } => "pull",
+            Body::Pulled { .. } => "pulled",
+            Body::Push { .. } => "push",
+            Body::Pushed { .. } => "pushed",
+            Body::Forget { .. } => "forget",
+            Body::Scan { .. } => "scan",
+            Body::Scanned { .. } => "scanned",
+            Body::Progress { .. } => "progress",
+            Body::ProgressAck { .. } => "progress_ack",
+            Body::Reserve { .. } => "reserve",
+            Body::Reserved { .. } => "reserved",
+            Body::Revoked { .. } => "revoked",
+            Body::Release { .. } => "release",
+            Body::Clean { .. } => "clean",
+            Body::Remove => "remove",
+            Body::ScrubRange { .. } => "scrub_range",
+            Body::ScrubIs { .. } => "scrub_is",
+            Body::Repair { .. } => "repair",
+            Body::Repairing { .. } => "repairing",
+            Body::Purged { .. } => "purged",
+        }
+    }
+
+    /// May this message bring a pg into being on an osd that does not hold it: with which history.
+    pub fn creates(&self) -> Option<(&History, &PastIntervals)> {
+        match self {
+            Body::Query { history, past } => Some((history, past)),
+            Body::Info { info, past, asked: false, .. } | Body::Activate { info, past, .. } => {
+                Some((&info.history, past))
+            }
+            _ => None,
+        }
+    }
+}
+codec_struct!(CopyCursor { offset, omap_after });

@@ -1,0 +1,70 @@
+//! Deliberately wrong cores: the proof that the simulation can find what it claims to find. Compiled only under the
+//! feature `mutants`.
+
+/// One deliberate fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutant {
+    /// The primary answers when its own copy is durable.
+    AckBeforeReplicas,
+    /// A replica acknowledges before its copy is durable.
+    AckBeforeDurable,
+    /// The primary goes active without its life being in the map.
+    SkipUpThru,
+    /// Divergent entries' objects are kept as they are.
+    KeepDivergent,
+    /// Reads are served without a lease.
+    IgnoreLease,
+    /// A new primary does not wait for the old one's lease.
+    IgnoreOldLease,
+    /// Retries are not recognised.
+    DropRequestId,
+    /// Remembered replies are lost when the log is trimmed.
+    ForgetDups,
+    /// The longest log wins, whatever interval it is from.
+    LongestLog,
+    /// The shortest log wins.
+    ShortestLog,
+    /// Active without min_size members.
+    IgnoreMinSize,
+    /// Past intervals are not asked.
+    IgnorePast,
+    /// Active before the activation is durable.
+    ActivateEarly,
+    /// Messages of other intervals are taken.
+    TakeStale,
+    /// A read sees writes that are not yet safe.
+    ReadUncommitted,
+    /// Writes to objects that are being backfilled are not held back.
+    BackfillRaces,
+    /// A write to an object a replica lacks is not held back.
+    WriteDegraded,
+    /// A write under a new snapshot does not clone.
+    SkipClone,
+    /// Refused operations are not remembered.
+    ForgetErrors,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Mutant; 19] = [
+        Mutant::AckBeforeReplicas,
+        Mutant::AckBeforeDurable,
+        Mutant::SkipUpThru,
+        Mutant::KeepDivergent,
+        Mutant::IgnoreLease,
+        Mutant::IgnoreOldLease,
+        Mutant::DropRequestId,
+        Mutant::ForgetDups,
+        Mutant::LongestLog,
+        Mutant::ShortestLog,
+        Mutant::IgnoreMinSize,
+        Mutant::IgnorePast,
+        Mutant::ActivateEarly,
+        Mutant::TakeStale,
+        Mutant::ReadUncommitted,
+        Mutant::BackfillRaces,
+        Mutant::WriteDegraded,
+        Mutant::SkipClone,
+        Mutant::ForgetErrors,
+    ];
+}

@@ -1,0 +1,526 @@
+//! The placement group as a value: its parts, the dispatch of inputs, its named states.
+//!
+//! Parts: `interval` (maps, roles), `peering` (a new interval to active), `replicate` (writes, acknowledgements,
+//! leases), `operate` (client operations on one object), `recover` (pull and push), `backfill`, `keep` (what the store
+//! holds of the pg itself).
+//!
+//! Invariants, checked after each step when `Config::check` is set:
+//! - `info.last_update` is the log's head, `info.log_tail` its tail;
+//! - what is missing is needed at a version the log (or what was trimmed of it) gave it, and lies inside `backfilled`;
+//! - only a primary has peers, writes in flight, or operations past admission;
+//! - an operation is answered once.
+
+mod backfill;
+mod interval;
+mod keep;
+mod operate;
+mod peering;
+mod recover;
+mod replicate;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, Version};
+use nacre_proto::txn::{Transaction, TxnOp};
+
+use crate::io::{
+    Duration, Input, Order, Output, ReadFault, ReadId, ReadItem, ReadValue, Report, Step, Time, TimerId, TxnId,
+};
+use crate::log::{Log, Missing, ReqId};
+use crate::msg::{Body, CopyCursor, PeerMsg};
+use crate::op::{ClientOp, OpId, Reply};
+use crate::state::{Config, Info};
+use crate::view::{PastIntervals, View};
+
+pub use keep::Stored;
+pub(crate) use operate::{Context, Running};
+pub(crate) use peering::Primary;
+
+/// The states and how one is left for another: `(from, to, by)`. A move that is not listed is a bug and stops the osd
+/// when checks are on. The table in `docs/internals/pg-states.md` is written from this one by a test.
+pub const TRANSITIONS: &[(&str, &str, &str)] = &[
+    ("dormant", "stray", "a map shows this osd up, the pg elsewhere"),
+    ("dormant", "member", "a map shows this osd up, as a member"),
+    ("dormant", "get_info", "a map shows this osd up, as the primary"),
+    ("dormant", "dormant", "a map from before this run of the osd"),
+    ("*", "dormant", "a new interval in which this osd is down"),
+    ("*", "stray", "a new interval, served elsewhere"),
+    ("*", "member", "a new interval, this osd a member"),
+    ("*", "get_info", "a new interval, this osd the primary"),
+    ("member", "replica", "activation is durable"),
+    ("stray", "gone", "the primary needs this copy no more"),
+    ("get_info", "get_info", "someone asked went down, or told of an older past"),
+    ("get_info", "down", "an interval that may hold acknowledged writes has no survivor"),
+    ("get_info", "incomplete", "nobody heard holds the log of the last start"),
+    ("get_info", "wait_acting", "others should serve while members are filled"),
+    ("get_info", "get_log", "another holds the authoritative log"),
+    ("get_info", "wait_up_thru", "the log is chosen"),
+    ("get_info", "activating", "the log is chosen and the map knows of our life"),
+    ("down", "get_info", "the map changed"),
+    ("incomplete", "get_info", "the map changed, or a holder came forward"),
+    ("wait_acting", "get_info", "the map changed"),
+    ("get_log", "get_info", "someone asked went down"),
+    ("get_log", "wait_up_thru", "the log has come"),
+    ("get_log", "activating", "the log has come and the map knows of our life"),
+    ("wait_up_thru", "get_info", "someone asked went down"),
+    ("wait_up_thru", "activating", "the map knows of our life"),
+    ("activating", "get_info", "a member could not take the log"),
+    ("activating", "wait_lease", "durable everywhere; the old primary may still answer reads"),
+    ("activating", "active", "durable everywhere"),
+    ("activating", "peered", "durable everywhere, but fewer than min_size"),
+    ("wait_lease", "active", "the old primary's lease is over"),
+    ("wait_lease", "peered", "the old primary's lease is over, but fewer than min_size"),
+];
+
+/// What waits for stable storage.
+#[derive(Clone, Debug)]
+pub(crate) enum OnCommit {
+    Nothing,
+    /// Primary: a write up to here.
+    Write(Version),
+    /// Replica: acknowledge up to here.
+    Ack {
+        to: OsdId,
+        version: Version,
+    },
+    /// Member: the activation.
+    Activated {
+        to: OsdId,
+    },
+    /// Primary: its own activation.
+    Activation,
+    /// A piece of an object pushed to us.
+    Piece {
+        to: OsdId,
+        oid: ObjectId,
+        version: Version,
+        at: CopyCursor,
+    },
+    /// Primary: a piece it pulled; the last one.
+    Pulled {
+        oid: ObjectId,
+        last: bool,
+    },
+    /// Backfill target.
+    Progress {
+        to: OsdId,
+        cursor: crate::msg::Cursor,
+    },
+}
+
+/// What waits for a read.
+#[derive(Clone, Debug)]
+pub(crate) enum OnRead {
+    /// The metadata of an object, for its context.
+    Load { oid: ObjectId },
+    /// More of an object, for an operation.
+    Exec(Box<Running>),
+    /// A piece to push to a member.
+    Push { oid: ObjectId, to: OsdId, version: Version, at: CopyCursor },
+    /// A piece a primary pulls from us.
+    Serve { oid: ObjectId, to: OsdId, need: Version, at: CopyCursor },
+    /// Backfill: listing our own window.
+    Window,
+    /// Listing for another's scan, or our own.
+    List(Box<backfill::Listing>),
+}
+
+/// Numbers and sends what goes out. Apart from the rest so that it can be used while parts are borrowed.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pg: PgId,
+    epoch: Epoch,
+    interval: Epoch,
+    next_txn: u64,
+    next_read: u64,
+    commits: BTreeMap<TxnId, (Epoch, OnCommit)>,
+    reads: BTreeMap<ReadId, (Epoch, Vec<ReadItem>, OnRead)>,
+    on_disk: bool,
+}
+
+impl Desk {
+    pub(crate) fn send(&self, cx: &mut Step<'_>, to: OsdId, body: Body) {
+        cx.out.push(Output::Send { to, msg: PeerMsg { epoch: self.epoch, interval: self.interval, body } });
+    }
+
+    pub(crate) fn submit(&mut self, cx: &mut Step<'_>, mut ops: Vec<TxnOp>, then: OnCommit) {
+        if !self.on_disk {
+            self.on_disk = true;
+            ops.insert(0, TxnOp::CreateCollection);
+        }
+        let id = TxnId(self.next_txn);
+        self.next_txn += 1;
+        self.commits.insert(id, (self.interval, then));
+        cx.out.push(Output::Submit { id, txn: Transaction { pg: self.pg, ops } });
+    }
+
+    pub(crate) fn read(&mut self, cx: &mut Step<'_>, oid: Option<ObjectId>, items: Vec<ReadItem>, then: OnRead) {
+        let id = ReadId(self.next_read);
+        self.next_read += 1;
+        self.reads.insert(id, (self.interval, items.clone(), then));
+        cx.out.push(Output::Read { id, oid, items });
+    }
+}
+
+/// What this osd is to the pg in the present interval.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// No map of this osd's present run has come yet, or it shows this osd as down.
+    Dormant,
+    /// Holds a copy, serves nothing.
+    Stray,
+    /// A member, not yet told the log.
+    Member,
+    /// A member whose activation is durable.
+    Replica,
+    /// Orders everything.
+    Primary(Box<Primary>),
+}
+
+/// A promise not to let a new primary begin before the old one has stopped answering reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Promise {
+    pub(crate) until: Time,
+    /// To whom, in which interval; none: unknown, this osd restarted.
+    pub(crate) holder: Option<(OsdId, Epoch)>,
+}
+
+/// A placement group on one OSD.
+#[derive(Debug)]
+pub struct PlacementGroup {
+    pub(crate) id: PgId,
+    pub(crate) me: OsdId,
+    pub(crate) cfg: Arc<Config>,
+    pub(crate) info: Info,
+    pub(crate) past: PastIntervals,
+    pub(crate) log: Log,
+    pub(crate) missing: Missing,
+    pub(crate) view: Arc<View>,
+    /// Maps in which this osd's run began at or before this are of a former life.
+    pub(crate) floor: Epoch,
+    pub(crate) desk: Desk,
+    pub(crate) role: Role,
+    pub(crate) promise: Promise,
+    /// Questions from a primary that wait until all that was submitted is durable.
+    pub(crate) held: Vec<(OsdId, Body)>,
+    /// Unfinished copies in the store.
+    pub(crate) temps: BTreeSet<ObjectId>,
+    pub(crate) contexts: BTreeMap<ObjectId, Context>,
+    /// Operations that came before the pg is active.
+    pub(crate) waiting: VecDeque<ClientOp>,
+    /// Requests past admission that are not yet in the log.
+    pub(crate) queued: BTreeMap<ReqId, Vec<OpId>>,
+    /// Operations by object that wait for a read lease.
+    pub(crate) lease_waits: BTreeSet<ObjectId>,
+    /// Stats have moved since they were last stored.
+    pub(crate) gone: bool,
+}
+
+impl PartialEq for PlacementGroup {
+    /// Outputs are compared; a newborn child is told apart by its identity and log.
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && self.me == other.me && self.info == other.info && self.missing == other.missing
+    }
+}
+impl Eq for PlacementGroup {}
+
+impl Clone for PlacementGroup {
+    /// Only a newborn child, which has asked nothing yet, is ever cloned (with the outputs it is in).
+    fn clone(&self) -> Self {
+        let mut out =
+            PlacementGroup::create(self.id, self.me, Arc::clone(&self.cfg), Arc::clone(&self.view), self.info.interval);
+        out.info = self.info.clone();
+        out.past = self.past.clone();
+        out.log = self.log.clone();
+        out.missing = self.missing.clone();
+        out.floor = self.floor;
+        out.promise = self.promise;
+        out.desk.on_disk = self.desk.on_disk;
+        out
+    }
+}
+
+impl PlacementGroup {
+    /// The one way in.
+    pub fn step(&mut self, cx: &mut Step<'_>, input: Input) {
+        match input {
+            Input::Map(view) => self.on_map(cx, view),
+            Input::Peer { from, msg } => self.on_peer(cx, from, msg),
+            Input::PeerReset { osd } => self.on_reset(cx, osd),
+            Input::Op(op) => self.on_op(cx, op),
+            Input::Committed(id) => self.on_committed(cx, id),
+            Input::ReadDone { id, result } => self.on_read(cx, id, result),
+            Input::Slot { kind, holder, granted } => self.on_slot(cx, kind, holder, granted),
+            Input::Timer(id) => self.on_timer(cx, id),
+            Input::Order(order) => self.on_order(cx, order),
+        }
+        self.settle(cx);
+    }
+
+    /// Upkeep that ends every step, in a fixed order.
+    fn settle(&mut self, cx: &mut Step<'_>) {
+        self.answer_held(cx);
+        self.peering_settle(cx);
+        self.recover_settle(cx);
+        self.trim_contexts();
+        if self.cfg.check {
+            self.check();
+        }
+    }
+
+    /// The epoch its intervals were followed to.
+    pub fn epoch(&self) -> Epoch {
+        self.view.epoch
+    }
+
+    /// Which pg.
+    pub fn id(&self) -> PgId {
+        self.id
+    }
+
+    /// What it knows of itself.
+    pub fn info(&self) -> &Info {
+        &self.info
+    }
+
+    /// Its log.
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// What it lacks.
+    pub fn missing(&self) -> &Missing {
+        &self.missing
+    }
+
+    /// Past intervals it remembers.
+    pub fn past(&self) -> &PastIntervals {
+        &self.past
+    }
+
+    /// Every copy is where it should be, and equal.
+    pub fn is_clean(&self) -> bool {
+        matches!(&self.role, Role::Primary(p) if p.clean && p.is_active())
+    }
+
+    /// The name of the state, as in [`TRANSITIONS`].
+    pub fn state(&self) -> &'static str {
+        match &self.role {
+            _ if self.gone => "gone",
+            Role::Dormant => "dormant",
+            Role::Stray => "stray",
+            Role::Member => "member",
+            Role::Replica => "replica",
+            Role::Primary(p) => p.stage.name(),
+        }
+    }
+
+    pub(crate) fn moved(&self, cx: &mut Step<'_>, from: &'static str, by: &'static str) {
+        let to = self.state();
+        if self.cfg.check {
+            let known = TRANSITIONS.iter().any(|(f, t, _)| (*f == from || *f == "*") && *t == to);
+            assert!(known, "pg {} moved from {from} to {to} ({by}): not in the table", self.id);
+        }
+        cx.out.push(Output::Moved { from, to, by });
+        cx.out.push(Output::Report(Box::new(self.report())));
+    }
+
+    /// How it is.
+    pub fn report(&self) -> Report {
+        Report {
+            pg: self.id,
+            state: self.state(),
+            why: self.explain(),
+            info: self.info.clone(),
+            stats: self.info.stats,
+        }
+    }
+
+    /// A message of a replica. Stale ones end here and nowhere else.
+    fn on_peer(&mut self, cx: &mut Step<'_>, from: OsdId, msg: PeerMsg) {
+        if self.gone || matches!(self.role, Role::Dormant) {
+            return;
+        }
+        if msg.interval != self.info.interval && !self.cfg.takes_stale() {
+            return;
+        }
+        match msg.body {
+            Body::Query { history, past } => {
+                self.learn(&history, &past);
+                self.hold(from, Body::Query { history, past });
+            }
+            Body::QueryLog => self.hold(from, msg.body),
+            Body::Info { info, past, lease, holder, asked } => {
+                self.on_info(cx, from, *info, &past, lease, holder, asked)
+            }
+            Body::Log { part, dups, stats } => self.on_log(cx, from, &part, &dups, stats),
+            Body::Activate { info, past, part, dups, reset } => {
+                self.on_activate(cx, from, &info, &past, &part, &dups, reset)
+            }
+            Body::Activated { info, missing } => self.on_activated(cx, from, *info, missing),
+            Body::Rep { prev, entries, ops, trim_to } => self.on_rep(cx, from, prev, entries, ops, trim_to),
+            Body::RepAck { durable } => self.on_rep_ack(cx, from, durable),
+            Body::Lease { sent, last } => self.on_lease(cx, from, sent, last),
+            Body::LeaseAck { sent } => self.on_lease_ack(cx, from, sent),
+            Body::Pull { oid, need, at } => self.on_pull(cx, from, oid, need, at),
+            Body::Pulled { oid, need, chunk } => self.on_pulled(cx, from, oid, need, chunk),
+            Body::Push { oid, version, chunk } => self.on_push(cx, from, oid, version, chunk),
+            Body::Pushed { oid, version, at } => self.on_pushed(cx, from, oid, version, &at),
+            Body::Scan { from: begin, to } => self.on_scan(cx, from, begin, to),
+            Body::Scanned { from: begin, list } => self.on_scanned(cx, from, begin, list),
+            Body::Progress { to, remove } => self.on_progress(cx, from, to, remove),
+            Body::ProgressAck { to } => self.on_progress_ack(cx, from, to),
+            Body::Clean { history, trim_to } => self.on_clean(cx, &history, trim_to),
+            Body::Remove => self.on_remove(cx),
+            Body::Forget { .. }
+            | Body::Reserve { .. }
+            | Body::Reserved { .. }
+            | Body::Revoked { .. }
+            | Body::Release { .. }
+            | Body::ScrubRange { .. }
+            | Body::ScrubIs { .. }
+            | Body::Repair { .. }
+            | Body::Repairing { .. }
+            | Body::Purged { .. } => {}
+        }
+    }
+
+    fn on_committed(&mut self, cx: &mut Step<'_>, id: TxnId) {
+        let Some((interval, then)) = self.desk.commits.remove(&id) else { return };
+        if interval != self.info.interval {
+            return;
+        }
+        match then {
+            OnCommit::Nothing => {}
+            OnCommit::Write(version) => {
+                let me = self.me;
+                self.on_rep_ack(cx, me, version);
+            }
+            OnCommit::Ack { to, version } => self.desk.send(cx, to, Body::RepAck { durable: version }),
+            OnCommit::Activated { to } => self.activation_durable(cx, to),
+            OnCommit::Activation => self.own_activation_durable(cx),
+            OnCommit::Piece { to, oid, version, at } => self.desk.send(cx, to, Body::Pushed { oid, version, at }),
+            OnCommit::Pulled { oid, last } => self.piece_durable(cx, &oid, last),
+            OnCommit::Progress { to, cursor } => self.desk.send(cx, to, Body::ProgressAck { to: cursor }),
+        }
+    }
+
+    fn on_read(&mut self, cx: &mut Step<'_>, id: ReadId, result: Result<Vec<ReadValue>, ReadFault>) {
+        let Some((interval, items, then)) = self.desk.reads.remove(&id) else { return };
+        if interval != self.info.interval {
+            return;
+        }
+        match then {
+            OnRead::Load { oid } => self.on_loaded(cx, oid, result),
+            OnRead::Exec(running) => self.on_fetched(cx, running, items, result),
+            OnRead::Push { oid, to, version, at } => self.push_read(cx, oid, to, version, at, result),
+            OnRead::Serve { oid, to, need, at } => self.serve_read(cx, oid, to, need, at, result),
+            OnRead::Window => self.window_listed(cx, result),
+            OnRead::List(l) => self.listed(cx, l, result),
+        }
+    }
+
+    fn on_timer(&mut self, cx: &mut Step<'_>, id: TimerId) {
+        match id {
+            TimerId::OldLease { interval } if interval == self.info.interval.0 => self.old_lease_over(cx),
+            _ => {}
+        }
+    }
+
+    fn on_order(&mut self, _cx: &mut Step<'_>, order: Order) {
+        match order {
+            Order::Scrub { .. } | Order::Unfound { .. } | Order::SessionGone(_) => {}
+        }
+    }
+
+    fn on_slot(&mut self, _cx: &mut Step<'_>, _kind: crate::io::SlotKind, _holder: OsdId, _granted: bool) {}
+
+    pub(crate) fn reply(cx: &mut Step<'_>, ids: &[OpId], reply: &Reply) {
+        for &op in ids {
+            cx.out.push(Output::Reply { op, reply: reply.clone() });
+        }
+    }
+
+    /// One line of cause: why it is not clean, or what operations wait for.
+    pub fn explain(&self) -> String {
+        match &self.role {
+            Role::Dormant => "waits for a map that shows this osd up".to_owned(),
+            Role::Stray => "a spare copy: kept until the primary says that it is no longer needed".to_owned(),
+            Role::Member => match self.view.primary {
+                Some(p) => format!("waits for {p} to tell the log"),
+                None => "no member is up to be primary".to_owned(),
+            },
+            Role::Replica => "follows its primary".to_owned(),
+            Role::Primary(p) => self.explain_primary(p),
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.info.last_update, self.log.head(), "pg {}: last_update is not the log's head", self.id);
+        assert_eq!(self.info.log_tail, self.log.tail(), "pg {}: log_tail is not the log's tail", self.id);
+        for (oid, item) in &self.missing {
+            assert!(self.info.backfilled.covers(oid), "pg {}: missing {oid:?} lies beyond the backfill", self.id);
+            assert!(item.have != Some(item.need), "pg {}: {oid:?} is missing what it has", self.id);
+            assert!(item.need <= self.info.last_update, "pg {}: {oid:?} needs what the log does not know", self.id);
+        }
+        if let Role::Primary(p) = &self.role {
+            p.check(self);
+        } else {
+            assert!(self.contexts.is_empty() && self.waiting.is_empty(), "pg {}: holds operations", self.id);
+        }
+    }
+}
+
+impl Config {
+    pub(crate) fn takes_stale(&self) -> bool {
+        self.is(Fault::TakeStale)
+    }
+
+    /// Is the core deliberately wrong in this way. Always false in the product.
+    #[cfg(feature = "mutants")]
+    pub(crate) fn is(&self, fault: Fault) -> bool {
+        self.mutant == Some(fault)
+    }
+
+    /// Is the core deliberately wrong in this way. Always false in the product.
+    #[cfg(not(feature = "mutants"))]
+    #[expect(clippy::unused_self, reason = "the same call in both builds")]
+    pub(crate) const fn is(&self, _fault: Fault) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "mutants")]
+pub(crate) use crate::mutant::Mutant as Fault;
+
+/// Names of the deliberate faults, for the calls that are constant in the product.
+#[cfg(not(feature = "mutants"))]
+#[derive(Clone, Copy)]
+pub(crate) enum Fault {
+    AckBeforeReplicas,
+    AckBeforeDurable,
+    SkipUpThru,
+    KeepDivergent,
+    IgnoreLease,
+    IgnoreOldLease,
+    DropRequestId,
+    ForgetDups,
+    LongestLog,
+    ShortestLog,
+    IgnoreMinSize,
+    IgnorePast,
+    ActivateEarly,
+    TakeStale,
+    ReadUncommitted,
+    BackfillRaces,
+    WriteDegraded,
+    SkipClone,
+    ForgetErrors,
+}
+
+/// A span shortened (or, for a promise, lengthened) by what clocks may differ in rate.
+pub(crate) fn drifted(d: Duration, cfg: &Config, longer: bool) -> Duration {
+    let slack = 2 * d.0 / cfg.drift.max(1);
+    Duration(if longer { d.0 + slack } else { d.0 - slack })
+}

@@ -1,0 +1,456 @@
+//! Client operations at the primary: admission, the queue of each object, execution, and the change it leads to.
+//!
+//! An object's operations run in the order they came. Writes follow one another without waiting for replicas; a read
+//! waits until no write of the object is on its way (what it sees must not be lost later), and a write waits for the
+//! reads before it. So what a client sees is what survives.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use nacre_proto::ids::{ObjectId, SnapId, Version};
+use nacre_proto::txn::TxnOp;
+
+use super::replicate::Ordered;
+use super::{Fault, OnRead, PlacementGroup, Role};
+use crate::exec::{Executed, Fetched, Stop, Target, run};
+use crate::format::{Kind, open, seal};
+use crate::io::{ReadFault, ReadItem, ReadValue, Step};
+use crate::log::{Change, Delta, LogEntry, Outcome};
+use crate::object::{CloneInfo, INFO_XATTR, ObjectInfo, TEMP_PREFIX, head_of};
+use crate::op::{ClientOp, Op, OpError, OpId, Reply};
+use crate::view::pg_of_hash;
+
+/// What the primary knows of an object it works on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Context {
+    /// The head's metadata as the last ordered write leaves it.
+    known: Known,
+    queue: VecDeque<Box<Running>>,
+    /// Reads that wait for the store.
+    readers: u32,
+    /// A write is being executed.
+    executing: bool,
+    /// Writes ordered and not yet safe.
+    writes: u32,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Known {
+    #[default]
+    No,
+    Asked,
+    /// Nothing is stored under the name: none.
+    Yes(Option<ObjectInfo>),
+    Damaged,
+}
+
+/// An operation past admission.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    op: ClientOp,
+    ids: Vec<OpId>,
+    fetched: Fetched,
+    writes: bool,
+}
+
+impl Context {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.readers == 0 && !self.executing && self.writes == 0
+    }
+
+    /// What is stored changed otherwise than by an operation: load it again.
+    pub(crate) fn forget(&mut self) {
+        self.known = Known::No;
+    }
+
+    pub(crate) fn is_writing(&self) -> bool {
+        self.executing || self.writes > 0
+    }
+}
+
+/// Reads the metadata record out of an object's stored xattrs.
+pub(crate) fn info_of(xattrs: &[(Bytes, Bytes)]) -> Result<Option<ObjectInfo>, ReadFault> {
+    match xattrs.iter().find(|(k, _)| k == INFO_XATTR) {
+        None => Ok(None),
+        Some((_, raw)) => open(Kind::Object, raw).map(Some).map_err(|_| ReadFault),
+    }
+}
+
+fn exists(info: Option<&ObjectInfo>) -> Option<&ObjectInfo> {
+    info.filter(|i| !i.whiteout)
+}
+
+impl PlacementGroup {
+    /// A client asks.
+    pub(crate) fn on_op(&mut self, cx: &mut Step<'_>, op: ClientOp) {
+        let again = Reply::Again { epoch: self.view.epoch };
+        let stale = op.epoch < self.info.interval || pg_of_hash(op.oid.hash, self.view.pool.pg_num) != self.id.seed;
+        let Role::Primary(p) = &mut self.role else {
+            Self::reply(cx, &[op.id], &again);
+            return;
+        };
+        if stale {
+            Self::reply(cx, &[op.id], &again);
+            return;
+        }
+        if op.oid.namespace.starts_with(TEMP_PREFIX)
+            || op.oid.name.is_empty()
+            || op.ops.is_empty()
+            || !op.snapc.is_valid()
+        {
+            let outcome = Err(OpError::Invalid { at: 0 });
+            Self::reply(cx, &[op.id], &Reply::Done { outcome, version: Version::default() });
+            return;
+        }
+        if !p.is_active() {
+            self.waiting.push_back(op);
+            return;
+        }
+        let writes = op.ops.iter().any(|o| o.writes() || matches!(o, Op::Call { .. }));
+        if writes && !self.cfg.is(Fault::DropRequestId) {
+            if let Some(ids) = self.queued.get_mut(&op.reqid) {
+                ids.push(op.id);
+                return;
+            }
+            if let Some(dup) = self.log.reply_to(op.reqid) {
+                match p.inflight.iter_mut().find(|w| w.reqid == Some(op.reqid)) {
+                    Some(w) => w.ids.push(op.id),
+                    None => {
+                        Self::reply(cx, &[op.id], &Reply::Done { outcome: dup.outcome, version: dup.version });
+                    }
+                }
+                return;
+            }
+        }
+        if writes {
+            self.queued.insert(op.reqid, vec![op.id]);
+        }
+        let oid = head_of(&op.oid);
+        let ids = if writes { Vec::new() } else { vec![op.id] };
+        let ctx = self.contexts.entry(oid.clone()).or_default();
+        ctx.queue.push_back(Box::new(Running { op, ids, fetched: Fetched::default(), writes }));
+        self.pump(cx, &oid);
+    }
+
+    /// Runs what can run of an object's queue.
+    pub(crate) fn pump(&mut self, cx: &mut Step<'_>, oid: &ObjectId) {
+        loop {
+            let Some(ctx) = self.contexts.get(oid) else { return };
+            let Some(front) = ctx.queue.front() else { return };
+            let read_too_early = ctx.writes > 0 && !self.cfg.is(Fault::ReadUncommitted);
+            if ctx.executing || (front.writes && ctx.readers > 0) || (!front.writes && read_too_early) {
+                return;
+            }
+            let writes = front.writes;
+            if self.is_held_back(oid, writes) {
+                self.want_soon(cx, oid);
+                return;
+            }
+            match &ctx.known {
+                Known::No => {
+                    self.desk.read(cx, Some(oid.clone()), vec![ReadItem::Xattrs], OnRead::Load { oid: oid.clone() });
+                    if let Some(ctx) = self.contexts.get_mut(oid) {
+                        ctx.known = Known::Asked;
+                    }
+                    return;
+                }
+                Known::Asked => return,
+                Known::Yes(_) | Known::Damaged => {}
+            }
+            if !writes && !self.lease_holds(cx) {
+                self.lease_waits.insert(oid.clone());
+                return;
+            }
+            // A clone that is read, or rolled back to, must be here (and for writes: everywhere).
+            if let Some(clone) = self.clone_needed(oid)
+                && self.is_held_back(&clone, writes)
+            {
+                self.want_soon(cx, &clone);
+                return;
+            }
+            let Some(running) = self.contexts.get_mut(oid).and_then(|c| c.queue.pop_front()) else { return };
+            self.execute(cx, oid, running);
+        }
+    }
+
+    /// Which clone the operation at the head of the queue needs besides the head.
+    fn clone_needed(&self, oid: &ObjectId) -> Option<ObjectId> {
+        let ctx = self.contexts.get(oid)?;
+        let Known::Yes(Some(info)) = &ctx.known else { return None };
+        let front = ctx.queue.front()?;
+        let snap = front.op.ops.iter().find_map(|o| if let Op::Rollback { snap } = o { Some(*snap) } else { None });
+        let snap = snap.unwrap_or(front.op.oid.snap);
+        let id = info.snaps.resolve(snap).filter(|s| *s != SnapId::HEAD)?;
+        Some(ObjectId { snap: id, ..oid.clone() })
+    }
+
+    pub(crate) fn on_loaded(&mut self, cx: &mut Step<'_>, oid: ObjectId, result: Result<Vec<ReadValue>, ReadFault>) {
+        let Some(ctx) = self.contexts.get_mut(&oid) else { return };
+        if !matches!(ctx.known, Known::Asked) {
+            return;
+        }
+        let info = match result.as_deref() {
+            Ok([ReadValue::Pairs(pairs, _)]) => info_of(pairs),
+            _ => Err(ReadFault),
+        };
+        ctx.known = info.map_or(Known::Damaged, Known::Yes);
+        self.pump(cx, &oid);
+    }
+
+    pub(crate) fn on_fetched(
+        &mut self,
+        cx: &mut Step<'_>,
+        mut running: Box<Running>,
+        items: Vec<ReadItem>,
+        result: Result<Vec<ReadValue>, ReadFault>,
+    ) {
+        let oid = head_of(&running.op.oid);
+        let Some(ctx) = self.contexts.get_mut(&oid) else { return };
+        if running.writes {
+            ctx.executing = false;
+        } else {
+            ctx.readers -= 1;
+        }
+        match result {
+            Ok(values) => {
+                running.fetched.learn(items, values);
+                self.execute(cx, &oid, running);
+            }
+            Err(ReadFault) => self.refuse(cx, &oid, &running, OpError::Damaged { at: 0 }),
+        }
+        self.pump(cx, &oid);
+    }
+
+    /// Runs one operation; what it still needs is read, and it is run again then.
+    fn execute(&mut self, cx: &mut Step<'_>, oid: &ObjectId, running: Box<Running>) {
+        let Some(Context { known, .. }) = self.contexts.get(oid) else { return };
+        let head = match known {
+            Known::Yes(info) => info.clone(),
+            _ => {
+                self.refuse(cx, oid, &running, OpError::Damaged { at: 0 });
+                return;
+            }
+        };
+        let mut read_from = oid.clone();
+        let mut state = exists(head.as_ref()).cloned();
+        if running.op.oid.snap != SnapId::HEAD {
+            match head.as_ref().and_then(|h| h.snaps.resolve(running.op.oid.snap)) {
+                Some(SnapId::HEAD) => {}
+                Some(id) => {
+                    read_from.snap = id;
+                    match running.fetched.xattrs() {
+                        Some(pairs) => state = info_of(pairs).ok().flatten(),
+                        None => return self.fetch(cx, oid, read_from, vec![ReadItem::Xattrs], running),
+                    }
+                }
+                None => state = None,
+            }
+            // Writes to a snapshot are refused by the vector itself; keep the name the client used for that.
+            if running.writes {
+                read_from.snap = running.op.oid.snap;
+            }
+        }
+        let target = Target {
+            oid: &read_from,
+            info: state.as_ref(),
+            head: head.as_ref(),
+            session: running.op.reqid.session,
+            max_object: self.cfg.max_object,
+            now_ms: cx.now.0 / 1_000_000,
+        };
+        match run(&target, &running.fetched, &running.op.ops) {
+            Err(Stop::Need(items)) => self.fetch(cx, oid, read_from, items, running),
+            Err(Stop::Refuse(e)) => self.refuse(cx, oid, &running, e),
+            Ok(done) if !running.writes => {
+                let version = state.map_or(Version::default(), |i| i.version);
+                Self::reply(cx, &running.ids, &Reply::Done { outcome: Ok(done.results), version });
+            }
+            Ok(done) => self.order_write(cx, oid, head, running, done),
+        }
+    }
+
+    fn fetch(
+        &mut self,
+        cx: &mut Step<'_>,
+        oid: &ObjectId,
+        from: ObjectId,
+        items: Vec<ReadItem>,
+        running: Box<Running>,
+    ) {
+        if let Some(ctx) = self.contexts.get_mut(oid) {
+            if running.writes {
+                ctx.executing = true;
+            } else {
+                ctx.readers += 1;
+            }
+        }
+        self.desk.read(cx, Some(from), items, OnRead::Exec(running));
+    }
+
+    /// A refusal of a write is remembered like a write: its retry must be refused too.
+    fn refuse(&mut self, cx: &mut Step<'_>, oid: &ObjectId, running: &Running, e: OpError) {
+        let prior = match self.contexts.get(oid).map(|c| &c.known) {
+            Some(Known::Yes(Some(info))) => Some(info.version),
+            _ => None,
+        };
+        if !running.writes || self.cfg.is(Fault::ForgetErrors) {
+            let ids = self.queued.remove(&running.op.reqid).unwrap_or_else(|| running.ids.clone());
+            Self::reply(cx, &ids, &Reply::Done { outcome: Err(e), version: prior.unwrap_or_default() });
+            return;
+        }
+        self.order_nothing(cx, oid, running, prior, Err(e));
+    }
+
+    fn order_nothing(
+        &mut self,
+        cx: &mut Step<'_>,
+        oid: &ObjectId,
+        running: &Running,
+        prior: Option<Version>,
+        outcome: Outcome,
+    ) {
+        let entry = LogEntry {
+            version: self.next_version(0),
+            oid: oid.clone(),
+            prior,
+            change: Change::Error,
+            reqid: Some(running.op.reqid),
+            acked_below: running.op.acked_below,
+            outcome: Some(outcome.clone()),
+            delta: Delta::default(),
+        };
+        self.order(cx, oid, vec![entry], Vec::new(), running, outcome, prior.unwrap_or_default());
+    }
+
+    /// Turns an executed vector into log entries and a transaction.
+    fn order_write(
+        &mut self,
+        cx: &mut Step<'_>,
+        oid: &ObjectId,
+        head: Option<ObjectInfo>,
+        running: Box<Running>,
+        done: Executed,
+    ) {
+        let prior = head.as_ref().map(|h| h.version);
+        if !done.modified {
+            self.order_nothing(cx, oid, &running, prior, Ok(done.results));
+            return;
+        }
+        let before = exists(head.as_ref());
+        let mut ops = Vec::with_capacity(done.writes.len() + 3);
+        let mut entries = Vec::with_capacity(2);
+        let mut info = done.info;
+        let snapc = &running.op.snapc;
+        let removed = &self.view.pool.removed_snaps;
+        if snapc.seq > info.snaps.seq {
+            let mut fresh: Vec<SnapId> =
+                snapc.snaps.iter().copied().filter(|s| *s > info.snaps.seq && !removed.contains(s)).collect();
+            fresh.sort();
+            if let (Some(was), Some(&id)) = (before, fresh.last())
+                && !self.cfg.is(Fault::SkipClone)
+            {
+                let to = ObjectId { snap: id, ..oid.clone() };
+                let version = self.next_version(0);
+                let frozen = ObjectInfo {
+                    version,
+                    size: was.size,
+                    digest: was.digest,
+                    clone_of: fresh.clone(),
+                    ..ObjectInfo::default()
+                };
+                ops.push(TxnOp::Clone { from: oid.clone(), to: to.clone() });
+                ops.push(set_info(&to, &frozen));
+                info.snaps.clones.push(CloneInfo { id, snaps: fresh, size: was.size, overlap: vec![(0, was.size)] });
+                entries.push(LogEntry {
+                    version,
+                    oid: to,
+                    prior: None,
+                    change: Change::Modify,
+                    reqid: None,
+                    acked_below: 0,
+                    outcome: None,
+                    delta: Delta { objects: 0, clones: 1, bytes: was.size as i64 },
+                });
+            }
+            info.snaps.seq = snapc.seq;
+        }
+        for &(from, to) in &done.dirty {
+            info.snaps.unshare(from, to);
+        }
+        let version = self.next_version(entries.len() as u64);
+        info.version = version;
+        ops.extend(done.writes);
+        let mut after = Some(info);
+        let mut change = Change::Modify;
+        if !done.exists {
+            if after.as_ref().is_some_and(|i| i.snaps.clones.is_empty()) {
+                after = None;
+                change = Change::Delete;
+            } else if let Some(i) = &mut after {
+                i.whiteout = true;
+                ops.push(TxnOp::Touch { oid: oid.clone() });
+            }
+        }
+        if let Some(i) = &after {
+            ops.push(set_info(oid, i));
+        }
+        let (was, is) = (before, exists(after.as_ref()));
+        let delta = Delta {
+            objects: i64::from(is.is_some()) - i64::from(was.is_some()),
+            clones: 0,
+            bytes: is.map_or(0, |i| i.size) as i64 - was.map_or(0, |i| i.size) as i64,
+        };
+        entries.push(LogEntry {
+            version,
+            oid: oid.clone(),
+            prior,
+            change,
+            reqid: Some(running.op.reqid),
+            acked_below: running.op.acked_below,
+            outcome: Some(Ok(done.results.clone())),
+            delta,
+        });
+        if let Some(ctx) = self.contexts.get_mut(oid) {
+            ctx.known = Known::Yes(after);
+        }
+        self.order(cx, oid, entries, ops, &running, Ok(done.results), version);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one write, gathered once")]
+    fn order(
+        &mut self,
+        cx: &mut Step<'_>,
+        oid: &ObjectId,
+        entries: Vec<LogEntry>,
+        ops: Vec<TxnOp>,
+        running: &Running,
+        outcome: Outcome,
+        reply_version: Version,
+    ) {
+        let reqid = running.op.reqid;
+        let ids = self.queued.remove(&reqid).unwrap_or_else(|| vec![running.op.id]);
+        if let Some(ctx) = self.contexts.get_mut(oid) {
+            ctx.writes += 1;
+        }
+        self.spread(cx, Ordered { oid: oid.clone(), entries, ops, reqid: Some(reqid), ids, outcome, reply_version });
+    }
+
+    /// A write is safe on all members.
+    pub(crate) fn write_done(&mut self, cx: &mut Step<'_>, oid: &ObjectId) {
+        if let Some(ctx) = self.contexts.get_mut(oid) {
+            ctx.writes = ctx.writes.saturating_sub(1);
+            self.pump(cx, oid);
+        }
+    }
+
+    /// Idle contexts beyond the number kept are forgotten.
+    pub(crate) fn trim_contexts(&mut self) {
+        if self.contexts.len() > self.cfg.contexts {
+            self.contexts.retain(|_, c| !c.is_idle());
+        }
+    }
+}
+
+pub(crate) fn set_info(oid: &ObjectId, info: &ObjectInfo) -> TxnOp {
+    TxnOp::SetXattr { oid: oid.clone(), name: Bytes::from_static(INFO_XATTR), value: seal(Kind::Object, info) }
+}

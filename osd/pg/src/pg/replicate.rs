@@ -1,0 +1,259 @@
+//! The replicated strategy: the primary orders a write, sends it to every member, and answers when it is durable on all.
+//!
+//! This is the seam for other strategies: `operate` hands over a finished change of one object (`ordered`), and gets
+//! back `finish_write`; how the change is spread over members and when it counts as safe is decided only here. An
+//! erasure-coded pool will differ in this file and in what `recover` reads.
+//!
+//! Acknowledgements are cumulative ("durable up to"), so saying one twice is harmless and a lost connection is healed by
+//! sending again what is not acknowledged.
+
+use nacre_proto::ids::{ObjectId, OsdId, Version};
+use nacre_proto::txn::TxnOp;
+
+use super::{Fault, OnCommit, PlacementGroup, Role, drifted};
+use crate::io::{Duration, Step, Time};
+use crate::log::{LogEntry, Outcome, ReqId};
+use crate::msg::Body;
+use crate::object::head_of;
+use crate::op::{OpId, Reply};
+
+/// A write on its way to being safe.
+#[derive(Clone, Debug)]
+pub(crate) struct Write {
+    pub(crate) version: Version,
+    pub(crate) oid: ObjectId,
+    pub(crate) reqid: Option<ReqId>,
+    pub(crate) ids: Vec<OpId>,
+    pub(crate) outcome: Outcome,
+    pub(crate) reply_version: Version,
+    /// What was sent, to send it again.
+    prev: Version,
+    entries: Vec<LogEntry>,
+    ops: Vec<TxnOp>,
+    trim_to: Version,
+}
+
+/// A change of one object, ready to be replicated.
+pub(crate) struct Ordered {
+    pub(crate) oid: ObjectId,
+    pub(crate) entries: Vec<LogEntry>,
+    pub(crate) ops: Vec<TxnOp>,
+    pub(crate) reqid: Option<ReqId>,
+    pub(crate) ids: Vec<OpId>,
+    pub(crate) outcome: Outcome,
+    pub(crate) reply_version: Version,
+}
+
+impl PlacementGroup {
+    /// The version the next entry gets, `ahead` entries from now.
+    pub(crate) fn next_version(&self, ahead: u64) -> Version {
+        Version { epoch: self.info.interval, counter: self.info.last_update.counter + 1 + ahead }
+    }
+
+    /// Primary: log, apply and spread a change.
+    pub(crate) fn spread(&mut self, cx: &mut Step<'_>, w: Ordered) {
+        let Some(version) = w.entries.last().map(|e| e.version) else { return };
+        let prev = self.info.last_update;
+        let mut local = w.ops.clone();
+        for e in &w.entries {
+            local.push(Self::keep_entry(e));
+            self.info.stats.add(&e.delta);
+            self.log.push(e.clone());
+        }
+        self.info.last_update = version;
+        let trim_to = self.trim_point();
+        self.trim_log(trim_to, &mut local);
+        let Role::Primary(p) = &mut self.role else { return };
+        for &to in &p.members {
+            // A member that is being filled gets the log of what lies beyond its cursor, and the data later.
+            let there = p.peers.get(&to).is_none_or(|q| q.info.backfilled.covers(&head_of(&w.oid)));
+            let ops = if there { w.ops.clone() } else { Vec::new() };
+            self.desk.send(cx, to, Body::Rep { prev, entries: w.entries.clone(), ops, trim_to });
+        }
+        p.inflight.push_back(Write {
+            version,
+            oid: w.oid,
+            reqid: w.reqid,
+            ids: w.ids,
+            outcome: w.outcome,
+            reply_version: w.reply_version,
+            prev,
+            entries: w.entries,
+            ops: w.ops,
+            trim_to,
+        });
+        self.desk.submit(cx, local, OnCommit::Write(version));
+    }
+
+    /// Up to where the log may be cut: what is safe on all, and beyond what is to be kept.
+    pub(crate) fn trim_point(&self) -> Version {
+        let Role::Primary(p) = &self.role else { return self.log.tail() };
+        let over = self.log.len().saturating_sub(self.cfg.log_keep);
+        if over <= self.cfg.log_slack {
+            return self.log.tail();
+        }
+        self.log
+            .iter()
+            .take(over)
+            .map(|e| e.version)
+            .take_while(|v| *v <= p.committed)
+            .last()
+            .unwrap_or(self.log.tail())
+    }
+
+    /// Member: a write in the primary's order.
+    pub(crate) fn on_rep(
+        &mut self,
+        cx: &mut Step<'_>,
+        from: OsdId,
+        prev: Version,
+        entries: Vec<LogEntry>,
+        ops: Vec<TxnOp>,
+        trim_to: Version,
+    ) {
+        if !matches!(self.role, Role::Replica) {
+            return;
+        }
+        let Some(version) = entries.last().map(|e| e.version) else { return };
+        let mut ops = ops;
+        if version <= self.info.last_update {
+            // Sent again after a lost connection: it is here; acknowledge once all before it is durable.
+            self.desk.submit(cx, Vec::new(), OnCommit::Ack { to: from, version });
+            return;
+        }
+        if prev != self.info.last_update && !self.cfg.takes_stale() {
+            // One before it was lost with a connection and will be sent again, and this one after it.
+            return;
+        }
+        for e in entries {
+            ops.push(Self::keep_entry(&e));
+            self.info.stats.add(&e.delta);
+            self.log.push(e);
+        }
+        self.info.last_update = version;
+        self.trim_log(trim_to, &mut ops);
+        self.desk.submit(cx, ops, OnCommit::Ack { to: from, version });
+        if self.cfg.is(Fault::AckBeforeDurable) {
+            self.desk.send(cx, from, Body::RepAck { durable: version });
+        }
+    }
+
+    /// Primary: a member (or this osd) has everything up to here on stable storage.
+    pub(crate) fn on_rep_ack(&mut self, cx: &mut Step<'_>, from: OsdId, durable: Version) {
+        let me = self.me;
+        let early = self.cfg.is(Fault::AckBeforeReplicas);
+        let Role::Primary(p) = &mut self.role else { return };
+        if !p.is_started() {
+            return;
+        }
+        let d = p.durable.entry(from).or_default();
+        *d = (*d).max(durable);
+        let least = |who: &mut dyn Iterator<Item = OsdId>| {
+            who.filter_map(|o| p.durable.get(&o)).min().copied().unwrap_or_default()
+        };
+        let safe = if early {
+            least(&mut std::iter::once(me))
+        } else {
+            least(&mut p.members.iter().copied().chain(std::iter::once(me)))
+        };
+        let mut done = Vec::new();
+        while p.inflight.front().is_some_and(|w| w.version <= safe) {
+            if let Some(w) = p.inflight.pop_front() {
+                p.committed = p.committed.max(w.version);
+                done.push(w);
+            }
+        }
+        for w in done {
+            Self::reply(cx, &w.ids, &Reply::Done { outcome: w.outcome, version: w.reply_version });
+            self.write_done(cx, &w.oid);
+        }
+    }
+
+    /// Sends again what a member has not acknowledged.
+    pub(crate) fn resend_writes(&mut self, cx: &mut Step<'_>, to: OsdId) {
+        let Role::Primary(p) = &mut self.role else { return };
+        if !p.members.contains(&to) {
+            return;
+        }
+        let has = p.durable.get(&to).copied().unwrap_or_default();
+        for w in p.inflight.iter().filter(|w| w.version > has) {
+            let there = p.peers.get(&to).is_none_or(|q| q.info.backfilled.covers(&head_of(&w.oid)));
+            let ops = if there { w.ops.clone() } else { Vec::new() };
+            self.desk.send(cx, to, Body::Rep { prev: w.prev, entries: w.entries.clone(), ops, trim_to: w.trim_to });
+        }
+        if !self.lease_waits.is_empty() {
+            p.lease_asked = None;
+            self.ask_lease(cx);
+        }
+    }
+
+    /// Until when this primary may answer reads, by the promises of its acting replicas.
+    fn readable_until(&self) -> Time {
+        let Role::Primary(p) = &self.role else { return Time(0) };
+        let others = self.view.acting.iter().filter(|o| **o != self.me);
+        others.map(|o| p.leases.get(o).copied().unwrap_or_default()).min().unwrap_or(Time(u64::MAX))
+    }
+
+    /// May a read be answered now. Renews the lease before it ends; with no reads, nothing is sent.
+    pub(crate) fn lease_holds(&mut self, cx: &mut Step<'_>) -> bool {
+        if self.cfg.is(Fault::IgnoreLease) {
+            return true;
+        }
+        let until = self.readable_until();
+        if until.since(cx.now) < Duration(self.cfg.lease.0 / 2) {
+            self.ask_lease(cx);
+        }
+        cx.now < until
+    }
+
+    fn ask_lease(&mut self, cx: &mut Step<'_>) {
+        let last = self.cfg.lease;
+        let Role::Primary(p) = &mut self.role else { return };
+        if p.lease_asked.is_some_and(|at| cx.now.since(at) < Duration(last.0 / 2)) {
+            return;
+        }
+        p.lease_asked = Some(cx.now);
+        for &to in self.view.acting.iter().filter(|o| **o != self.me) {
+            self.desk.send(cx, to, Body::Lease { sent: cx.now, last });
+        }
+    }
+
+    /// Member: promise to tell a successor.
+    pub(crate) fn on_lease(&mut self, cx: &mut Step<'_>, from: OsdId, sent: Time, last: Duration) {
+        if !matches!(self.role, Role::Replica) {
+            return;
+        }
+        self.promise.until = self.promise.until.max(cx.now + drifted(last, &self.cfg, true));
+        self.promise.holder = Some((from, self.info.interval));
+        self.desk.send(cx, from, Body::LeaseAck { sent });
+    }
+
+    /// Primary: a promise.
+    pub(crate) fn on_lease_ack(&mut self, cx: &mut Step<'_>, from: OsdId, sent: Time) {
+        let until = sent + drifted(self.cfg.lease, &self.cfg, false);
+        let Role::Primary(p) = &mut self.role else { return };
+        let lease = p.leases.entry(from).or_default();
+        *lease = (*lease).max(until);
+        if cx.now >= self.readable_until() {
+            // The answer came too late to be of use, or others are still owed.
+            let Role::Primary(p) = &self.role else { return };
+            let all_answered = p.lease_asked == Some(sent)
+                && self
+                    .view
+                    .acting
+                    .iter()
+                    .filter(|o| **o != self.me)
+                    .all(|o| p.leases.get(o).is_some_and(|t| *t >= until));
+            if all_answered && !self.lease_waits.is_empty() {
+                if let Role::Primary(p) = &mut self.role {
+                    p.lease_asked = None;
+                }
+                self.ask_lease(cx);
+            }
+            return;
+        }
+        for oid in std::mem::take(&mut self.lease_waits) {
+            self.pump(cx, &oid);
+        }
+    }
+}

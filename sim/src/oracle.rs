@@ -1,0 +1,43 @@
+//! What must hold, whatever happens: one file per invariant. `sample` looks in passing, `at_rest` after everything was
+//! healed and is quiet.
+
+mod equal;
+mod lacking;
+pub mod linear;
+pub mod model;
+
+use crate::world::World;
+
+/// Looked at now and then while faults go on.
+pub fn sample(w: &mut World) {
+    lacking::check(w);
+}
+
+/// Looked at when the cluster is healed and quiet.
+pub fn at_rest(w: &mut World) {
+    lacking::check(w);
+    equal::check(w);
+    let objects: Vec<_> = w.history.objects.iter().map(|(n, c)| (n.clone(), linear::check(c))).collect();
+    for (name, verdict) in objects {
+        let name = String::from_utf8_lossy(&name).into_owned();
+        match verdict {
+            linear::Verdict::Fine => {}
+            linear::Verdict::TooHard => w.too_hard += 1,
+            linear::Verdict::Broken { explained, stuck } => {
+                let calls = &w.history.objects[name.as_bytes()];
+                let mut lines = vec![format!(
+                    "{name}: no order of its {} calls gives the answers seen; {explained} could be placed, none of these next:",
+                    calls.len()
+                )];
+                for i in stuck {
+                    let c = &calls[i];
+                    lines.push(format!(
+                        "  client {} tid {} snap {} seq {} asked {} {:?} answered {:?}",
+                        c.client, c.tid, c.snap, c.snapc.seq, c.asked, c.ops, c.answer
+                    ));
+                }
+                w.violations.push(lines.join("\n"));
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! After healing: all copies of a pg are equal byte for byte, nobody else holds one, counts are exact, and the past is
+//! forgotten.
+
+use nacre_pg::format::{Kind, open};
+use nacre_pg::object::{INFO_XATTR, ObjectInfo};
+use nacre_pg::state::Stats;
+use nacre_proto::ids::SnapId;
+use nacre_store::ObjectStore;
+
+use crate::world::World;
+
+/// Every pg.
+pub(super) fn check(w: &mut World) {
+    let mut bad = Vec::new();
+    let map = w.maps.last();
+    for pg in map.pgs() {
+        let view = map.view(pg);
+        let mut first: Option<Vec<_>> = None;
+        for osd in &view.acting {
+            let node = &w.nodes[osd.0 as usize];
+            let list = node.store.list(pg, None, usize::MAX).unwrap_or_default();
+            let mut stats = Stats::default();
+            let mut copy = Vec::new();
+            for oid in &list {
+                let info = node.store.xattr(pg, oid, INFO_XATTR).ok().flatten();
+                let info = info.and_then(|raw| open::<ObjectInfo>(Kind::Object, &raw).ok());
+                let Some(info) = info else {
+                    bad.push(format!("{osd} pg {pg}: {:?} has no metadata record", oid.name));
+                    continue;
+                };
+                if oid.snap != SnapId::HEAD {
+                    stats.clones += 1;
+                    stats.bytes += info.size;
+                } else if !info.whiteout {
+                    stats.objects += 1;
+                    stats.bytes += info.size;
+                }
+                let digest = node.store.digest(pg, oid).unwrap_or_default();
+                copy.push((oid.clone(), info.version, digest));
+            }
+            if let Some((_, core)) = node.pgs.get(&pg) {
+                if core.info().stats != stats {
+                    bad.push(format!("{osd} pg {pg}: counts {:?}, the store holds {stats:?}", core.info().stats));
+                }
+                if !core.past().is_empty() {
+                    bad.push(format!("{osd} pg {pg}: clean, but remembers {} past intervals", core.past().len()));
+                }
+            } else {
+                bad.push(format!("{osd} pg {pg}: a member has no copy"));
+            }
+            match &first {
+                None => first = Some(copy),
+                Some(f) if *f != copy => {
+                    let differ: Vec<String> = f
+                        .iter()
+                        .filter(|x| !copy.contains(x))
+                        .chain(copy.iter().filter(|x| !f.contains(x)))
+                        .map(|(o, v, _)| format!("{:?}/{} {v}", o.name, o.snap))
+                        .collect();
+                    bad.push(format!("pg {pg}: {} and {osd} differ in {}", view.acting[0], differ.join(", ")));
+                }
+                Some(_) => {}
+            }
+        }
+        for node in &w.nodes {
+            if !view.has(node.id) && node.pgs.contains_key(&pg) {
+                bad.push(format!("{} pg {pg}: a copy that nobody needs was kept", node.id));
+            }
+        }
+    }
+    w.violations.extend(bad);
+}

@@ -1,0 +1,230 @@
+//! One run: build the cluster of a seed, let faults happen, heal, wait for quiet, and judge.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nacre_pg::op::Op;
+use nacre_pg::state::Config;
+use nacre_pg::view::PoolRules;
+use nacre_proto::ids::{OsdId, SnapId};
+
+use crate::client::Client;
+use crate::map::{Map, Maps};
+use crate::node::Node;
+use crate::oracle;
+use crate::scenario::Scenario;
+use crate::world::{Event, MS, World};
+
+/// How to run.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Keep the trace.
+    pub trace: bool,
+    /// Which deliberate fault the cores have.
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<nacre_pg::mutant::Mutant>,
+}
+
+/// What a run showed.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// What was violated; empty is good.
+    pub violations: Vec<String>,
+    /// Operations of clients.
+    pub operations: u64,
+    /// Simulated time, nanoseconds.
+    pub simulated: u64,
+    /// Events done.
+    pub events: u64,
+    /// Of the whole run.
+    pub hash: u64,
+    /// Moves of state seen.
+    pub moves: BTreeMap<(&'static str, &'static str), u64>,
+    /// Objects whose history was too long to check.
+    pub too_hard: u64,
+    /// If wanted.
+    pub trace: Vec<String>,
+}
+
+fn config(s: &Scenario, options: &Options) -> Config {
+    let _ = options;
+    Config {
+        log_keep: s.log_keep,
+        log_slack: 2,
+        chunk_bytes: 40,
+        chunk_keys: 2,
+        recover_active: 2,
+        window: 3,
+        contexts: 2,
+        check: true,
+        #[cfg(feature = "mutants")]
+        mutant: options.mutant,
+        ..Config::default()
+    }
+}
+
+/// Builds the cluster of a seed.
+fn build(seed: u64, options: &Options) -> World {
+    let s = Scenario::draw(seed);
+    let pool = PoolRules { size: s.size, min_size: s.min_size, pg_num: s.pg_num, ..PoolRules::default() };
+    let maps = Maps::new(Map::first(s.osds, pool));
+    let cfg = Arc::new(config(&s, options));
+    let mut r = crate::rng::Rng::new(seed ^ 0x636c_6f63);
+    let nodes = (0..s.osds)
+        .map(|i| {
+            let rate = 1_000_000 - s.drift / 2 + r.below(s.drift + 1);
+            Node::new(OsdId(i), Arc::clone(&cfg), (r.below(1 << 40), rate))
+        })
+        .collect();
+    let clients = (0..s.clients).map(Client::new).collect();
+    let mut w = World::new(seed, s, maps, nodes, clients);
+    if options.trace {
+        w.trace = Some(Vec::new());
+    }
+    w.publish();
+    for client in 0..w.clients.len() as u32 {
+        w.after(MS, Event::Work { client });
+        w.after(300 * MS, Event::Overdue { client });
+    }
+    w.after(50 * MS, Event::Watch);
+    let first = w.scenario.calm;
+    w.after(first / 2, Event::Fault);
+    w.after(500 * MS, Event::Sample);
+    w
+}
+
+/// Is every pg clean by the newest map, and no request open.
+fn is_quiet(w: &World) -> bool {
+    let map = w.maps.last();
+    w.clients.iter().all(|c| c.waiting() == 0)
+        && w.nodes.iter().all(|n| n.running && n.epoch == map.epoch)
+        && map.pgs().into_iter().all(|pg| {
+            let primary = map.view(pg).primary;
+            primary.is_some_and(|p| w.nodes[p.0 as usize].pgs.get(&pg).is_some_and(|(_, g)| g.is_clean()))
+        })
+}
+
+/// Time for a healed cluster to become quiet.
+const PATIENCE: u64 = 120_000 * MS;
+
+/// More events than any honest run needs.
+const STORM: u64 = 2_000_000;
+
+/// Runs a seed.
+pub fn run(seed: u64, options: &Options) -> Outcome {
+    let mut w = build(seed, options);
+    let span = w.scenario.span;
+    while w.step(span) {
+        if w.events > STORM {
+            w.violations.push(format!("{STORM} events and no end: something goes round in circles"));
+        }
+    }
+    heal(&mut w);
+    settle(&mut w);
+    if w.violations.is_empty() {
+        // What is there is read once more, through the front door.
+        let names: Vec<Bytes> = w.history.objects.keys().cloned().collect();
+        if let Some(c) = w.clients.iter().position(|c| c.alive) {
+            for name in names {
+                for op in [
+                    Op::Read { offset: 0, len: 1 << 20 },
+                    Op::OmapRange { after: None, prefix: Bytes::new(), max: 1000 },
+                    Op::GetXattr { name: Bytes::from_static(b"owner") },
+                ] {
+                    w.ask_op(c as u32, &name, vec![op], SnapId::HEAD);
+                }
+                for s in w.maps.last().snaps.clone() {
+                    w.ask_op(c as u32, &name, vec![Op::Read { offset: 0, len: 1 << 20 }], s);
+                }
+            }
+        }
+        settle(&mut w);
+    }
+    if w.violations.is_empty() {
+        oracle::at_rest(&mut w);
+    }
+    Outcome {
+        seed,
+        violations: std::mem::take(&mut w.violations),
+        operations: w.history.len() as u64,
+        simulated: w.now,
+        events: w.events,
+        hash: w.hash,
+        moves: std::mem::take(&mut w.moves),
+        too_hard: w.too_hard,
+        trace: w.trace.take().unwrap_or_default(),
+    }
+}
+
+fn heal(w: &mut World) {
+    if !w.violations.is_empty() {
+        return;
+    }
+    w.note(|| "heal".to_owned());
+    w.faulty = false;
+    w.heal_all();
+    for i in 0..w.nodes.len() as u32 {
+        w.after(MS, Event::Restart { osd: OsdId(i) });
+    }
+    let (size, min_size) = (w.scenario.size, w.scenario.min_size);
+    w.change(|m| {
+        m.inside = m.osds.keys().copied().collect();
+        m.upmap.clear();
+        m.pool.size = size;
+        m.pool.min_size = min_size;
+    });
+}
+
+fn settle(w: &mut World) {
+    let until = w.now + PATIENCE;
+    let mut next = w.now;
+    while w.violations.is_empty() {
+        if w.now >= next {
+            // Quiet must last a moment: a report may be on its way.
+            if is_quiet(w) {
+                let end = w.now + 200 * MS;
+                while w.step(end) {}
+                if is_quiet(w) {
+                    return;
+                }
+            }
+            next = w.now + 50 * MS;
+        }
+        if !w.step(until) || w.events > STORM {
+            break;
+        }
+    }
+    if w.violations.is_empty() {
+        w.violations.push(stuck(w));
+    }
+}
+
+fn stuck(w: &World) -> String {
+    let mut lines = vec!["healed, but not quiet in time:".to_owned()];
+    for c in &w.clients {
+        lines.extend(c.stuck());
+    }
+    let map = w.maps.last();
+    for pg in map.pgs() {
+        let view = map.view(pg);
+        lines.push(format!("pg {pg} up {:?} acting {:?} map {}", view.up, view.acting, map.epoch));
+        for node in &w.nodes {
+            if let Some((_, g)) = node.pgs.get(&pg) {
+                lines.push(format!(
+                    "  {} running {} map {} {} clean {}: {}",
+                    node.id,
+                    node.running,
+                    node.epoch,
+                    g.state(),
+                    g.is_clean(),
+                    g.explain()
+                ));
+            }
+        }
+    }
+    lines.truncate(60);
+    lines.join("\n")
+}

@@ -1,0 +1,71 @@
+//! The default runs: many seeds, the seeds that once found something, and the same seed twice.
+
+use nacre_sim::Options;
+use nacre_sim::campaign::{Summary, describe, judge};
+
+fn expect_fine(seeds: impl Iterator<Item = u64>) -> Summary {
+    let options = Options::default();
+    let mut summary = Summary::default();
+    for seed in seeds {
+        let outcome = judge(seed, &options);
+        if !outcome.violations.is_empty() {
+            let again = judge(seed, &Options { trace: true, ..options.clone() });
+            panic!("{}", describe(&again, "of this build"));
+        }
+        summary.add(&outcome);
+    }
+    summary.finish()
+}
+
+/// The runs come in four tests so that cores share them.
+#[test]
+fn seeds_0_to_500() {
+    expect_fine(0..500);
+}
+
+#[test]
+fn seeds_500_to_1000() {
+    expect_fine(500..1000);
+}
+
+#[test]
+fn seeds_1000_to_1500() {
+    expect_fine(1000..1500);
+}
+
+#[test]
+fn seeds_1500_to_2000() {
+    let summary = expect_fine(1500..2000);
+    assert!(summary.operations > 100_000, "clients did next to nothing: {summary:?}");
+    assert_eq!(summary.too_hard, 0, "histories were too long to judge");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [1, 7, 130, 1095] {
+        let (a, b) = (judge(seed, &Options::default()), judge(seed, &Options::default()));
+        assert_eq!(a.hash, b.hash, "seed {seed} ran differently the second time");
+        assert_eq!(a.events, b.events);
+    }
+    assert_ne!(judge(1, &Options::default()).hash, judge(2, &Options::default()).hash);
+}
+
+/// A lost connection made the primary ask for the last piece of an object again while the first copy of it was being
+/// written; the second took the place of the whole object.
+#[test]
+fn a_piece_pulled_twice_does_not_replace_the_object() {
+    expect_fine(std::iter::once(1095));
+}
+
+/// A member whose log was too old to join was started anew by a backfill, and was no longer asked for objects that only
+/// it held.
+#[test]
+fn what_only_a_member_to_be_filled_holds_is_found() {
+    expect_fine(std::iter::once(130));
+}
+
+/// A spare copy was known to the primary, which then asked all again and forgot it: it was never told to go.
+#[test]
+fn spare_copies_are_remembered_over_a_new_round_of_questions() {
+    expect_fine([46, 159, 569, 764].into_iter());
+}

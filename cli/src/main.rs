@@ -13,6 +13,7 @@ mod output;
 #[cfg(test)]
 mod reference;
 mod run;
+mod sim;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -56,6 +57,7 @@ enum Noun {
     Status(local::Status),
     Cluster(cluster::Noun),
     Crush(crush::Noun),
+    Sim(sim::Sim),
     Completion(completion::Completion),
 }
 
@@ -67,6 +69,7 @@ impl Run for Noun {
             Noun::Status(verb) => verb.run(out),
             Noun::Cluster(noun) => noun.run(out),
             Noun::Crush(noun) => noun.run(out),
+            Noun::Sim(verb) => verb.run(out),
             Noun::Completion(verb) => verb.run(out),
         }
     }

@@ -26,6 +26,16 @@ pub struct Options {
     pub mutant: Option<nacre_pg::mutant::Mutant>,
 }
 
+impl Options {
+    /// The same, with or without a trace.
+    #[must_use]
+    pub fn traced(&self, trace: bool) -> Options {
+        let mut out = self.clone();
+        out.trace = trace;
+        out
+    }
+}
+
 /// What a run showed.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {

@@ -420,15 +420,13 @@ impl World {
                 }
             }
             Request::PgTemp(list) if same && list.iter().all(|o| last.osds.get(o).is_some_and(|s| s.up)) => {
-                {
-                    self.change(|m| {
-                        if list.is_empty() {
-                            m.temp.remove(&pg);
-                        } else {
-                            m.temp.insert(pg, list);
-                        }
-                    });
-                }
+                self.change(|m| {
+                    if list.is_empty() {
+                        m.temp.remove(&pg);
+                    } else {
+                        m.temp.insert(pg, list);
+                    }
+                });
             }
             _ => {}
         }

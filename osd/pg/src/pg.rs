@@ -213,7 +213,9 @@ pub struct PlacementGroup {
     pub(crate) queued: BTreeMap<ReqId, Vec<OpId>>,
     /// Operations by object that wait for a read lease.
     pub(crate) lease_waits: BTreeSet<ObjectId>,
-    /// Stats have moved since they were last stored.
+    /// Member: the primary has told the log in this interval; its durability is on the way.
+    pub(crate) told: bool,
+    /// Its removal was submitted.
     pub(crate) gone: bool,
 }
 

@@ -65,6 +65,7 @@ impl PlacementGroup {
         self.desk.interval = self.info.interval;
         self.drop_operations(cx);
         self.held.clear();
+        self.told = false;
         // A promise to an old primary whose run is over binds nobody.
         let mut ops = Vec::new();
         self.drop_temps(&mut ops);

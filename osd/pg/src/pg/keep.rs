@@ -65,6 +65,7 @@ impl PlacementGroup {
             waiting: VecDeque::new(),
             queued: BTreeMap::new(),
             lease_waits: BTreeSet::new(),
+            told: false,
             gone: false,
             view,
             info,

@@ -401,7 +401,10 @@ impl PlacementGroup {
 
     /// Makes the chosen log durable here and on every member.
     fn activate_from(&mut self, cx: &mut Step<'_>, by: &'static str) {
-        self.info.started = self.info.interval;
+        // Below min_size nothing is decided: past intervals do not count such a one, so nobody must ask for its log.
+        if self.is_enough() {
+            self.info.started = self.info.interval;
+        }
         let mut ops = vec![self.keep_info(), self.keep_past()];
         self.keep_dups(&mut ops);
         self.desk.submit(cx, ops, OnCommit::Activation);
@@ -453,7 +456,7 @@ impl PlacementGroup {
             }
             _ => return,
         }
-        if self.info.started == self.info.interval {
+        if std::mem::replace(&mut self.told, true) {
             return;
         }
         let mut ops = Vec::new();
@@ -474,7 +477,9 @@ impl PlacementGroup {
         self.learn(&info.history, past);
         self.info.stats = info.stats;
         self.info.purged.clone_from(&info.purged);
-        self.info.started = self.info.interval;
+        if info.started == self.info.interval {
+            self.info.started = self.info.interval;
+        }
         ops.push(self.keep_info());
         ops.push(self.keep_past());
         self.desk.submit(cx, ops, OnCommit::Activated { to: from });
@@ -528,7 +533,9 @@ impl PlacementGroup {
 
     fn all_activated(&mut self, cx: &mut Step<'_>) {
         let head = self.info.last_update;
-        self.info.history.started = self.info.interval;
+        if self.is_enough() {
+            self.info.history.started = self.info.interval;
+        }
         let Role::Primary(p) = &mut self.role else { return };
         p.committed = head;
         for &o in p.members.iter().chain(std::iter::once(&self.me)) {
@@ -555,9 +562,13 @@ impl PlacementGroup {
         }
     }
 
+    fn is_enough(&self) -> bool {
+        self.view.acting.len() >= self.view.pool.min_size as usize || self.cfg.is(Fault::IgnoreMinSize)
+    }
+
     /// Serve.
     fn start(&mut self, cx: &mut Step<'_>, by: &'static str) {
-        let enough = self.view.acting.len() >= self.view.pool.min_size as usize || self.cfg.is(Fault::IgnoreMinSize);
+        let enough = self.is_enough();
         self.stage(cx, if enough { Stage::Active } else { Stage::Peered }, by);
         if enough {
             for op in std::mem::take(&mut self.waiting) {

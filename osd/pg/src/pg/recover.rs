@@ -39,10 +39,7 @@ pub(crate) enum Job {
         next: Option<Option<CopyCursor>>,
     },
     /// Per member: the piece that is on its way, and where the next begins.
-    Push {
-        version: Version,
-        to: BTreeMap<OsdId, (CopyCursor, Option<CopyCursor>)>,
-    },
+    Push { version: Version, to: BTreeMap<OsdId, (CopyCursor, Option<CopyCursor>)> },
 }
 
 impl Primary {

@@ -191,11 +191,13 @@ fn hex(bytes: &[u8]) -> String {
 
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut out = [0u8; N];
-    if text.len() != N * 2 || !text.is_ascii() {
+    if text.len() != N * 2 {
         return None;
     }
-    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    // Digit by digit: the standard library would take a sign for one.
+    let mut digits = text.chars().map(|c| c.to_digit(16).and_then(|d| u8::try_from(d).ok()));
+    for byte in &mut out {
+        *byte = digits.next()?? << 4 | digits.next()??;
     }
     Some(out)
 }

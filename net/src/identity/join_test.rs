@@ -72,6 +72,8 @@ fn a_token_is_bound_to_time_name_and_secret() {
     for text in ["", "nacre-join-1", "nacre-join-1.1.2.3", "nacre-join-2.0.0.0"] {
         assert_eq!(text.parse::<Token>().unwrap_err(), JoinError::NotAToken);
     }
+    let signed = token.reveal().replacen(&hex(&token.authority)[..2], "+a", 1);
+    assert_eq!(signed.parse::<Token>().unwrap_err(), JoinError::NotAToken, "a sign is no digit");
     assert!(!format!("{token:?}").contains(&hex(&*token.secret)));
 }
 

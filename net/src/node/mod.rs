@@ -71,6 +71,8 @@ pub struct Node {
     host: HostId,
     /// Connections that came in from sessions; a newer one of the same seat replaces the older.
     seats: Mutex<HashMap<Seat, Weak<Shared>>>,
+    /// Every connection that came in.
+    guests: Mutex<Vec<Weak<Shared>>>,
 }
 
 impl std::fmt::Debug for Node {
@@ -84,7 +86,14 @@ impl Node {
     pub fn new(setup: Setup) -> Result<Arc<Node>, TlsError> {
         let tls_server = TlsServer::new(setup.trust.clone(), setup.credentials.clone(), &[ALPN_FRAMES])?;
         let tls_client = TlsClient::new(setup.trust.clone(), setup.credentials.clone(), ALPN_FRAMES)?;
-        Ok(Arc::new(Node { setup, tls_server, tls_client, host: HostId::of_this_host(), seats: Mutex::default() }))
+        Ok(Arc::new(Node {
+            setup,
+            tls_server,
+            tls_client,
+            host: HostId::of_this_host(),
+            seats: Mutex::default(),
+            guests: Mutex::default(),
+        }))
     }
 
     /// Who this is.
@@ -186,7 +195,14 @@ impl Node {
         let from = incoming.to_string();
         let welcomed = self.welcome_any(incoming).await;
         match &welcomed {
-            Ok(connection) => self.take_seat(&connection.peer()).await,
+            Ok(connection) => {
+                self.take_seat(&connection.peer()).await;
+                let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
+                if guests.len() == guests.capacity() {
+                    guests.retain(|shared| shared.strong_count() > 0);
+                }
+                guests.push(Arc::downgrade(&connection.peer().0));
+            }
             Err(end) => {
                 self.setup.metrics.ended(end.reason());
                 tracing::info!(from, reason = end.reason(), error = %end, "connection refused");
@@ -274,11 +290,38 @@ impl Node {
         of_session.filter_map(|(_, shared)| shared.upgrade()).map(|s| s.close(End::Local("session fenced"))).count()
     }
 
-    /// The peer of each session connection that came in, for `dump state`.
+    /// The peer of each connection that came in.
     #[must_use]
-    pub fn session_peers(&self) -> Vec<Peer> {
-        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        seats.values().filter_map(Weak::upgrade).map(Peer).collect()
+    pub fn guests(&self) -> Vec<Peer> {
+        let guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
+        let peers = guests.iter().filter_map(Weak::upgrade).map(Peer);
+        peers.filter(|peer| peer.is_over().is_none()).collect()
+    }
+
+    /// The same for `nacre daemon NAME dump state`.
+    #[must_use]
+    pub fn dump(&self) -> serde_json::Value {
+        let dump = |peer: Peer| {
+            let info = peer.info();
+            serde_json::json!({
+                "name": info.identity.name,
+                "via": info.via.to_string(),
+                "session": info.session,
+                "lane": info.lane,
+                "incarnation": info.incarnation,
+            })
+        };
+        self.guests().into_iter().map(dump).collect::<Vec<_>>().into()
+    }
+
+    /// The orderly end: takes leave of every connection that came in, and waits until their tasks are done. Stop
+    /// listening first.
+    pub async fn take_leave(&self, why: &'static str) {
+        let guests = self.guests();
+        guests.iter().for_each(|peer| peer.close(why));
+        for peer in guests {
+            peer.over_with().await;
+        }
     }
 }
 

@@ -214,9 +214,19 @@ async fn a_newer_connection_of_a_session_replaces_the_older() {
     assert_eq!(server.node.metrics().ended_total("replaced"), 1);
     first.await.unwrap();
     lane_peer.call(Request::new(1, Bytes::new())).await.unwrap();
-    assert_eq!(server.node.session_peers().len(), 2);
+    let dump = server.node.dump();
+    assert_eq!(dump.as_array().unwrap().len(), 2, "{dump}");
+    assert_eq!((&dump[0]["name"], &dump[0]["session"]), (&"client.alice".into(), &9.into()));
     assert_eq!(server.node.end_session(9), 2);
     assert!(matches!(lane_peer.over_with().await.as_ref(), End::Bye(why) if why == "session fenced"));
+    let third = client.node.dial(&address, &osd(1), 0, 0).await.unwrap();
+    let third = tokio::spawn(third.run(NoService));
+    while server.node.guests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    server.node.take_leave("stopping").await;
+    assert!(server.node.guests().is_empty());
+    assert!(matches!(third.await.unwrap().as_ref(), End::Bye(why) if why == "stopping"));
 }
 
 #[tokio::test]

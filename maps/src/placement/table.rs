@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nacre_crush::map::{MapError, Mapper, Plan, Workspace};
-use nacre_crush::model::{CrushMap, RuleId, Step, Weight};
+use nacre_crush::map::{MapError, Mapper, Mappings, Plan, Workspace};
+use nacre_crush::model::{CrushMap, ItemId, RuleId, Step, Weight};
 use nacre_crush::pg::Pgs;
 use nacre_proto::ids::{OsdId, PgId, PoolId};
 
@@ -27,7 +27,14 @@ pub enum PlacementError {
     /// A pool asks for what the crush map does not have.
     #[error("pool {pool} cannot be placed: {source}")]
     Pool { pool: String, source: MapError },
+    /// A pool asks for more than any may have.
+    #[error("pool {pool} cannot be placed: {pgs} pgs of {size} are more than {MAX_PGS} of {MAX_SIZE}")]
+    TooLarge { pool: String, pgs: u32, size: u32 },
 }
+
+/// The most pgs and positions a table is made for: above what the rules allow, below what a broken map could ask for.
+const MAX_PGS: u32 = 1 << 20;
+const MAX_SIZE: u32 = 256;
 
 /// What the rows of a pool rest on, beside crush map and weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +140,10 @@ impl WeightChange {
 }
 
 fn map_row(plan: &Plan<'_>, basis: &Basis, seed: u32, weights: &[Weight], space: &mut Workspace, row: &mut [OsdId]) {
-    let found = plan.map(basis.pgs.seed(seed), weights, space);
+    fill_row(row, plan.map(basis.pgs.seed(seed), weights, space));
+}
+
+fn fill_row(row: &mut [OsdId], found: &[ItemId]) {
     row.fill(OsdId::NONE);
     for (slot, item) in row.iter_mut().zip(found) {
         *slot = u32::try_from(*item).map_or(OsdId::NONE, OsdId);
@@ -187,6 +197,10 @@ impl Placement {
     }
 
     fn plan(&self, id: PoolId, pool: &Pool) -> Result<Plan<'_>, PlacementError> {
+        if pool.pg_num > MAX_PGS || pool.size > MAX_SIZE {
+            let (pgs, size) = (pool.pg_num, pool.size);
+            return Err(PlacementError::TooLarge { pool: pool.name.clone(), pgs, size });
+        }
         let args = i64::try_from(id.0).ok();
         self.mapper
             .plan(pool.rule, pool.size, args)
@@ -195,10 +209,13 @@ impl Placement {
 
     fn compute(&self, pool: &Pool, basis: &Basis) -> Result<Arc<Vec<OsdId>>, PlacementError> {
         let plan = self.plan(PoolId(basis.pgs.pool), pool)?;
-        let mut space = Workspace::default();
-        let mut raw = vec![OsdId::NONE; basis.pgs.pg_num as usize * basis.size as usize];
-        for (seed, row) in (0..).zip(raw.chunks_exact_mut(basis.size.max(1) as usize)) {
-            map_row(&plan, basis, seed, &self.weights, &mut space, row);
+        let size = basis.size.max(1) as usize;
+        let mut found = Mappings::default();
+        let inputs = (0..basis.pgs.pg_num).map(|seed| basis.pgs.seed(seed));
+        plan.map_all(inputs, &self.weights, &mut Workspace::default(), &mut found);
+        let mut raw = vec![OsdId::NONE; basis.pgs.pg_num as usize * size];
+        for (row, found) in raw.chunks_exact_mut(size).zip(found.iter()) {
+            fill_row(row, found);
         }
         Ok(Arc::new(raw))
     }
@@ -230,10 +247,9 @@ impl Placement {
 
     /// Lays the upmap entries of a pool over its raw rows.
     fn overlay(&self, id: PoolId, basis: Basis, raw: Arc<Vec<OsdId>>) -> Rows {
-        let first = PgId { pool: id, seed: 0 };
-        let last = PgId { pool: id, seed: basis.pgs.pg_num.saturating_sub(1) };
-        let whole = self.map.upmap.range(first..=last).map(|(pg, _)| *pg);
-        let items = self.map.upmap_items.range(first..=last).map(|(pg, _)| *pg);
+        let pgs = PgId { pool: id, seed: 0 }..PgId { pool: id, seed: basis.pgs.pg_num };
+        let whole = self.map.upmap.range(pgs.clone()).map(|(pg, _)| *pg);
+        let items = self.map.upmap_items.range(pgs).map(|(pg, _)| *pg);
         let pgs: BTreeSet<PgId> = whole.chain(items).collect();
         let mut rows = Rows { basis, mapped: Arc::clone(&raw), raw };
         let size = rows.basis.size as usize;

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod fence;
 pub mod flag;
 pub mod location;
+pub mod message;
 pub mod osd_boot;
 pub mod osd_down;
 pub mod osd_in;

@@ -16,22 +16,22 @@
 //!   cannot be placed is a hole ([`ITEM_NONE`](crate::model::ITEM_NONE)), because position `rep` is shard `rep`.
 //!
 //! *chooseleaf* chooses buckets of a type (the failure domain) and for each at once a device below it; if there is none,
-//! the bucket counts as failed. The [`Tunables`] say how often and in which order to try again.
-//! They stand for the improvements of many years, and an old map keeps its old values for ever: each change of them moves
-//! data.
+//! the bucket counts as failed. The [`Tunables`] say how often and in which order to try again. They stand for the
+//! improvements of many years, and an old map keeps its old values for ever: each change of them moves data.
 //!
 //! # What is here
 //! - [`Mapper`]: a map compiled into flat arrays. [`Mapper::plan`] picks rule, count and weight set; [`Plan::map`] maps
-//!   one input.
+//!   one input, [`Plan::map_all`] many at once, several times faster.
 //! - [`Workspace`]: scratch memory, used again and again; a mapping allocates nothing.
 //! - `compile`: checks the map's invariants and lays out the arrays. `rule` runs the program, `choose` holds the five
-//!   kinds of bucket.
+//!   kinds of bucket. `batch` does what `rule` does for rules of the usual kind, for many inputs abreast, with the vector
+//!   kernels of the module `simd`; a single input of such a rule goes that way too.
 //!
 //! What happens is equal to Ceph's `crush_do_rule` to the bit, its oddities included. Where Ceph would crash or read out of
 //! bounds this module refuses the map or picks some item. The one thing it adds is an end: a mapping that has spent
-//! [`BUDGET`] draws (a rule may ask for two milliards of tries) stops with what it has.
+//! [`BUDGET`] items' draws (a rule may ask for two billion tries) stops with what it has.
 //!
-//! Not here: pgs  and what the cluster map lays over the result (upmap, affinity, temporary sets).
+//! Not here: pgs ([`crate::pg`]), and what the cluster map lays over the result (upmap, affinity, temporary sets).
 
 mod batch;
 mod choose;

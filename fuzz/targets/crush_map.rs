@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use nacre_crush::binary;
 use nacre_crush::check::satisfy;
 use nacre_crush::map::{Kernel, Mapper, Mappings, Workspace};
-use nacre_crush::model::{Rule, Step, Weight};
+use nacre_crush::model::Weight;
 
 /// Draws a mapping may cost here: enough for any sane map, few enough for many runs a second.
 const BUDGET: u32 = 4_000;
@@ -40,21 +40,10 @@ fuzz_target!(|input: &[u8]| {
             }
         }
     }
-    // What is said of a rule that finds too little. That maps without our budget, so only where mapping is quick.
-    let small = map.buckets.values().map(|bucket| bucket.items.len()).sum::<usize>() < 100;
-    let many = |step: &Step| match step {
-        Step::SetChooseTries(n)
-        | Step::SetChooseLeafTries(n)
-        | Step::SetChooseLocalTries(n)
-        | Step::SetChooseLocalFallbackTries(n) => *n > 100,
-        _ => false,
-    };
-    let slow = |rule: &Rule| rule.steps.len() > 8 || rule.steps.iter().any(many);
-    let tunables = map.tunables;
-    let tries = [tunables.choose_total_tries, tunables.choose_local_tries, tunables.choose_local_fallback_tries];
-    if small && tries.into_iter().all(|tries| tries <= 100) && !map.rules.values().any(slow) {
+    // What is said of a rule that finds too little. That has its own budget, a larger one.
+    if *x == 0 {
         for rule in map.rules.keys().take(1) {
-            if let Ok(Some(shortfall)) = satisfy(&map, *rule, positions, 0..4, Some(&reweights)) {
+            if let Ok(Some(shortfall)) = satisfy(&map, *rule, positions, 0..2, Some(&reweights)) {
                 assert!(shortfall.causes.iter().all(|cause| !cause.to_string().is_empty()));
             }
         }

@@ -173,3 +173,13 @@ fn enough_of_all_but_too_few_tries_is_said_so() {
     assert!(why[0].contains("its 3 tries do not always find it"), "{why:?}");
     assert!(why[0].contains("set_choose_tries 100"), "{why:?}");
 }
+
+#[test]
+fn a_rule_of_endless_tries_is_given_up() {
+    // Found by fuzzing: each mapping used up what the mapper allows at most, half a second for each input.
+    let mut map = golden("small3");
+    map.rules.get_mut(&0).unwrap().steps.insert(0, Step::SetChooseTries(i32::MAX));
+    let shortfall = satisfy(&map, 0, 4, 0..500, None).unwrap().unwrap();
+    assert_eq!(shortfall.short, 500);
+    assert_eq!(shortfall.causes[0].to_string(), "rule rep_host wants 4 hosts below root default, there are 3");
+}

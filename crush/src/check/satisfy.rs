@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::rules::of_type_below;
-use crate::map::{MapError, Mapper, Workspace};
+use crate::map::{BUDGET, MapError, Mapper, Workspace};
 use crate::model::{BucketAlg, CrushMap, ITEM_NONE, ItemId, Rule, RuleId, Step, TypeId, Weight};
 
 /// A rule that does not always find enough devices.
@@ -103,7 +103,7 @@ pub fn satisfy(
     inputs: Range<u32>,
     reweights: Option<&[Weight]>,
 ) -> Result<Option<Shortfall>, MapError> {
-    let mapper = Mapper::new(map)?;
+    let mapper = Mapper::new(map)?.with_budget(patience(map));
     let plan = mapper.plan(rule, positions, None)?;
     let Some(program) = map.rules.get(&rule) else { return Err(MapError::UnknownRule { rule }) };
     let all_in = vec![Weight::ONE; if reweights.is_none() { map.max_devices as usize } else { 0 }];
@@ -133,6 +133,13 @@ pub fn satisfy(
     let name = if program.name.is_empty() { rule.to_string() } else { program.name.clone() };
     shortfall.causes = Count { map, usable: usable(map, reweights), name, positions }.causes(program);
     Ok(Some(shortfall))
+}
+
+/// How many draws an input is worth here: 256 times through the whole map finds what sane tries would find, and a rule of
+/// endless tries is given up.
+fn patience(map: &CrushMap) -> u32 {
+    let items: usize = map.buckets.values().map(|bucket| bucket.items.len()).sum();
+    u32::try_from(items.saturating_mul(256)).map_or(BUDGET, |draws| draws.clamp(1 << 16, BUDGET))
 }
 
 /// The items data can go to: devices that are in, and buckets with one below that has weight all the way.

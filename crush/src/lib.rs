@@ -34,6 +34,8 @@ pub use lookup::PostOrder;
 pub use shadow::ShadowError;
 
 #[cfg(test)]
+mod corpus_test;
+#[cfg(test)]
 mod property_test;
 #[cfg(test)]
 mod random_map;

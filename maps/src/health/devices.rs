@@ -6,6 +6,7 @@ use nacre_proto::ids::{OsdId, Stamp};
 
 use super::{Findings, Severity};
 use crate::map::{ClusterMap, DaemonState, OsdFlags, OsdState};
+use crate::rules::osd_down::Ancestry;
 use crate::rules::osd_in::out_candidates;
 
 fn span(map_now: Stamp, since: Stamp) -> String {
@@ -86,8 +87,9 @@ fn down(find: &mut Findings<'_>) {
         "each time their pgs stop for a moment",
         "their peers cannot reach them though they live: look at network, MTU and load of their hosts",
     );
+    let ancestry = Ancestry::of(&map.crush);
     let lost = map.osds.iter().filter(|(osd, state)| {
-        !state.flags.contains(OsdFlags::NEW) && i32::try_from(osd.0).is_ok_and(|item| map.crush.parent(item).is_none())
+        !state.flags.contains(OsdFlags::NEW) && i32::try_from(osd.0).is_ok_and(|item| !ancestry.is_placed(item))
     });
     let details = lost.map(|(osd, _)| format!("{osd} is in no bucket")).collect();
     find.raise(

@@ -174,10 +174,13 @@ impl Placement {
             map.upmap.is_same(&before.map.upmap) && map.upmap_items.is_same(&before.map.upmap_items)
         });
         let mut this = Self { map: Arc::clone(&map), mapper, weights, pools: BTreeMap::new() };
+        // Few rules serve many pools.
+        let mut touched: BTreeMap<RuleId, bool> = BTreeMap::new();
         for (id, pool) in map.pools.iter() {
             let basis = Basis::of(*id, pool);
             let old = before.and_then(|before| before.pools.get(id)).filter(|old| old.basis == basis);
-            let weights_matter = change.touches(&map.crush, pool.rule);
+            let touches = || change.touches(&map.crush, pool.rule);
+            let weights_matter = *touched.entry(pool.rule).or_insert_with(touches);
             let rows = match old {
                 // Upmap entries are passed over while their target is out, so weights matter to them too.
                 Some(old) if !weights_matter && upmaps_same && change.changed.is_empty() => Arc::clone(old),

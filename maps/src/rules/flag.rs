@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use nacre_proto::ids::{OsdId, Stamp};
 
-use super::osd_down::above;
 use super::{Asker, Outcome, RuleError, osd_state, refused, set, wrong};
 use crate::increment::Draft;
 use crate::map::{ClusterMap, Flag, FlagState, FlagTarget, Mute, Table};
@@ -17,10 +16,8 @@ pub fn holds(map: &ClusterMap, flag: Flag, osd: OsdId) -> bool {
         FlagTarget::Osd(only) => *only == osd,
         FlagTarget::Class(class) => class_of(map, osd).is_some_and(|of| of == class),
         FlagTarget::Bucket(name) => {
-            let crush = &map.crush;
-            let bucket = crush.item(name).and_then(|item| crush.buckets.get(&item));
             let item = i32::try_from(osd.0).unwrap_or(i32::MAX);
-            bucket.is_some_and(|bucket| above(crush, item, &crush.type_name(bucket.kind)) == Some(bucket.id))
+            map.crush.item(name).is_some_and(|bucket| map.crush.devices_below(bucket).contains(&item))
         }
     })
 }

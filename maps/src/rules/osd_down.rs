@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nacre_crush::model::{CrushMap, ItemId};
+use nacre_crush::model::{CrushMap, ItemId, TypeId};
 use nacre_proto::ids::{Incarnation, OsdId, Stamp};
 
 use super::osd_boot::flaps_by;
@@ -54,19 +54,70 @@ pub struct Verdict {
     pub again: Option<Stamp>,
 }
 
-/// The bucket of a type above an item.
-pub(super) fn above(crush: &CrushMap, item: ItemId, kind: &str) -> Option<ItemId> {
-    let kind = crush.type_id(kind)?;
-    let mut at = item;
-    // A hierarchy deeper than this is no hierarchy.
-    for _ in 0..64 {
-        let parent = crush.parent(at)?;
-        if parent.kind == kind {
-            return Some(parent.id);
-        }
-        at = parent.id;
+/// Who holds whom in a crush map, for those who ask about many items: the map itself searches for each.
+pub(crate) struct Ancestry<'a> {
+    crush: &'a CrushMap,
+    parents: BTreeMap<ItemId, ItemId>,
+}
+
+impl<'a> Ancestry<'a> {
+    /// Looks at every bucket once.
+    pub(crate) fn of(crush: &'a CrushMap) -> Self {
+        let shadows = crush.shadow_ids();
+        let originals = crush.buckets.values().filter(|bucket| !shadows.contains(&bucket.id));
+        let parents = originals.flat_map(|bucket| bucket.items.iter().map(|item| (*item, bucket.id))).collect();
+        Self { crush, parents }
     }
-    None
+
+    /// Whether anything holds the item.
+    pub(crate) fn is_placed(&self, item: ItemId) -> bool {
+        self.parents.contains_key(&item)
+    }
+
+    /// The bucket of a type above an item.
+    pub(crate) fn above(&self, item: ItemId, kind: TypeId) -> Option<ItemId> {
+        let mut at = item;
+        // A hierarchy deeper than this is no hierarchy.
+        for _ in 0..64 {
+            at = *self.parents.get(&at)?;
+            if self.crush.kind(at) == Some(kind) {
+                return Some(at);
+            }
+        }
+        None
+    }
+}
+
+/// Where OSDs stand as reporters: their bucket of `mon.down.reporter_level`, or themselves if they have none.
+struct Places<'a> {
+    ancestry: Ancestry<'a>,
+    level: String,
+    kind: Option<TypeId>,
+    /// How many OSDs are up in each.
+    up: BTreeMap<ItemId, u32>,
+}
+
+impl<'a> Places<'a> {
+    fn of(map: &'a ClusterMap) -> Self {
+        let level = MonSettings(map).text("mon.down.reporter_level");
+        let kind = map.crush.type_id(&level);
+        let mut places = Self { ancestry: Ancestry::of(&map.crush), level, kind, up: BTreeMap::new() };
+        for osd in map.up_osds() {
+            *places.up.entry(places.place(osd)).or_default() += 1;
+        }
+        places
+    }
+
+    fn place(&self, osd: OsdId) -> ItemId {
+        let item = osd.0 as ItemId;
+        self.kind.and_then(|kind| self.ancestry.above(item, kind)).unwrap_or(item)
+    }
+
+    /// How many places have an OSD that could report this one.
+    fn besides(&self, target: OsdId) -> usize {
+        let alone = self.up.get(&self.place(target)) == Some(&1);
+        self.up.len() - usize::from(alone)
+    }
 }
 
 impl Failures {
@@ -92,12 +143,16 @@ impl Failures {
             !reports.is_empty()
         });
         let mut verdict = Verdict::default();
+        if self.reports.is_empty() {
+            return verdict;
+        }
         let mut up = map.up_osds().count();
         let least = least_up(map);
+        let places = Places::of(map);
         for (target, reports) in &self.reports {
             let Some(state) = map.osds.get(*target) else { continue };
             let refused = reports.values().any(|report| report.refused);
-            let due = if refused { Ok(now) } else { silent_until(map, *target, state, reports, now) };
+            let due = if refused { Ok(now) } else { silent_until(map, &places, *target, state, reports, now) };
             match due {
                 Err(why) => verdict.held.push((*target, why)),
                 Ok(due) if due > now => {
@@ -130,27 +185,23 @@ fn least_up(map: &ClusterMap) -> usize {
 /// When its grace is over, or why the reports do not suffice.
 fn silent_until(
     map: &ClusterMap,
+    places: &Places<'_>,
     target: OsdId,
     state: &OsdState,
     reports: &BTreeMap<OsdId, FailureReport>,
     now: Stamp,
 ) -> Result<Stamp, String> {
     let settings = MonSettings(map);
-    let level = settings.text("mon.down.reporter_level");
-    let place = |osd: OsdId| above(&map.crush, osd.0 as ItemId, &level).unwrap_or(osd.0 as ItemId);
     let mut since: BTreeMap<ItemId, Stamp> = BTreeMap::new();
     for report in reports.values() {
-        let earliest = since.entry(place(report.reporter)).or_insert(report.silent_since);
+        let earliest = since.entry(places.place(report.reporter)).or_insert(report.silent_since);
         *earliest = (*earliest).min(report.silent_since);
     }
-    let mut places: Vec<ItemId> = map.up_osds().filter(|osd| *osd != target).map(place).collect();
-    places.sort_unstable();
-    places.dedup();
-    let needed = (settings.number("mon.down.reporters") as usize).min(places.len()).max(1);
+    let needed = (settings.number("mon.down.reporters") as usize).min(places.besides(target)).max(1);
     let mut moments: Vec<Stamp> = since.into_values().collect();
     moments.sort_unstable();
     match moments.get(needed - 1) {
-        None => Err(format!("reported from {} {level}(s), {needed} are needed", moments.len())),
+        None => Err(format!("reported from {} {}(s), {needed} are needed", moments.len(), places.level)),
         Some(since) => Ok(since.after(grace(map, state, now))),
     }
 }

@@ -3,7 +3,7 @@
 use nacre_crush::model::Weight;
 use nacre_proto::ids::{OsdId, Stamp};
 
-use super::osd_down::above;
+use super::osd_down::Ancestry;
 use super::{Outcome, RuleError, edit_osd, flag, osd_state, wrong};
 use crate::increment::Draft;
 use crate::map::{ClusterMap, Flag, OsdFlags, OsdState};
@@ -108,6 +108,7 @@ pub fn out_candidates(map: &ClusterMap, now: Stamp) -> Vec<OutCandidate> {
     let settings = MonSettings(map);
     let (after, limit) = (settings.span("mon.out.after"), settings.text("mon.out.subtree_limit"));
     let all = map.osds.len() as u64;
+    let ancestry = Ancestry::of(&map.crush);
     let mut within = map.osds.iter().filter(|(_, state)| state.is_in()).count() as u64;
     let least = all * settings.millionths("mon.out.min_in_ratio") / 1_000_000;
     let gone =
@@ -116,7 +117,7 @@ pub fn out_candidates(map: &ClusterMap, now: Stamp) -> Vec<OutCandidate> {
         let due = state.since.after(after);
         let held = if flag::holds(map, Flag::NoOut, osd) {
             Some("flag noout is set".to_owned())
-        } else if let Some(name) = all_down_above(map, osd, &limit) {
+        } else if let Some(name) = all_down_above(map, &ancestry, osd, &limit) {
             Some(format!(
                 "all of {limit} {name} is down, which looks like a switch or power line (mon.out.subtree_limit)"
             ))
@@ -132,9 +133,9 @@ pub fn out_candidates(map: &ClusterMap, now: Stamp) -> Vec<OutCandidate> {
 }
 
 /// The bucket of the limiting type above an OSD, if everything in it is down and it is not the only one of its type.
-fn all_down_above(map: &ClusterMap, osd: OsdId, limit: &str) -> Option<String> {
+fn all_down_above(map: &ClusterMap, ancestry: &Ancestry<'_>, osd: OsdId, limit: &str) -> Option<String> {
     let crush = &map.crush;
-    let bucket = above(crush, i32::try_from(osd.0).ok()?, limit)?;
+    let bucket = ancestry.above(i32::try_from(osd.0).ok()?, crush.type_id(limit)?)?;
     let below = crush.devices_below(bucket);
     let down = below.iter().all(|item| u32::try_from(*item).is_ok_and(|osd| !map.is_up(OsdId(osd))));
     (down && below.len() > 1).then(|| crush.item_name(bucket).into_owned())

@@ -94,7 +94,7 @@ fn weights_of_a_bucket_are_scaled_or_set_for_each() {
     assert_eq!(desk.does("reweight map h0 6 -o new").lines().next(), Some("new: h0 weighs 6.00000"));
     assert!(desk.does("tree new").contains(" 1          4.00000  osd   │  └─ osd.1\n"));
     let told = desk.does("reweight map default 1 --each -o new");
-    assert!(told.starts_with("new: 6 devices below default weigh 1.00000 each\n"), "{told}");
+    assert!(told.starts_with("new: weight 1.00000 for each of 6 devices below default\n"), "{told}");
     assert!(desk.does("tree new").contains("-4         6.00000  root  default\n"));
 }
 
@@ -121,7 +121,9 @@ fn a_change_that_cannot_be_leaves_no_file() {
     for (line, reason) in [
         ("remove map h0 -o new", "h0 still holds 2 items"),
         ("remove map default --tree -o new", "is in use: rule rep_host takes it"),
-        ("move map default --in h0 -o new", "default"),
+        ("move map default --in h0 -o new", "h0 lies below default, so default cannot go below it"),
+        ("add-bucket map h9 hots -o new", "there is no type hots; did you mean host?"),
+        ("add-device map -1 1 --in h0 -o new", "-1 is no id of a device: they go from 0 to 16777215"),
         ("add-device map 3 1 --in h0 -o new", "device 3 is in the map already"),
         ("add-bucket map h0 host -o new", "the name h0 is taken"),
         ("rename map osd.9 osd.8 -o new", "there is no device or bucket osd.9"),
@@ -133,6 +135,26 @@ fn a_change_that_cannot_be_leaves_no_file() {
         assert!(told.starts_with("error: ") && told.contains(reason), "{line}: {told}");
         assert!(!desk.file("new").exists(), "{line}");
     }
+}
+
+#[test]
+fn a_number_out_of_range_is_told_its_range() {
+    let desk = Desk::with("small3.crush.txt");
+    for (line, reason) in [
+        ("add-device map 9 -1 --in h0 -o new", "a weight goes from 0 to 65535"),
+        ("reweight map osd.1 -0.5 -o new", "a weight goes from 0 to 65535"),
+        ("reweight map osd.1 65536 -o new", "a weight goes from 0 to 65535"),
+        ("test map --show-mappings --weight 1 -0.5", "--weight 1 -0.5: a reweight goes from 0 (out) to 1"),
+        ("check map --inputs 0", "0 is not in 1.."),
+        ("compare map map --weight 6 0", "--weight 6: neither map has such a device"),
+        // Another's reweight is no device.
+        ("compare map map --weight 6 0 --weight 5 6", "--weight 6: neither map has such a device"),
+    ] {
+        let (code, stdout, stderr) = desk.types(line);
+        assert!(code.is_some_and(|code| code > 0) && stdout.is_empty(), "{line}: {stdout}");
+        assert!(stderr.contains(reason), "{line}: {stderr}");
+    }
+    assert!(!desk.file("new").exists());
 }
 
 #[test]

@@ -88,7 +88,8 @@ fn random_edit(dice: &mut Dice, map: &mut CrushMap) -> Result<(), EditError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    // More than usual, and as many as `PROPTEST_CASES` says where that is more still.
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(400)))]
 
     #[test]
     fn a_random_map_is_valid(seed: u64) {

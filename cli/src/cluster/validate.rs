@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::Range;
 
-use super::file::{Given, Reader, Size, nearest};
+use nacre_crush::text::nearest;
+
+use super::file::{Given, Reader, Size};
 use super::schema::{Cluster, Name, Osd, Pool};
 
 type Span = Option<Range<usize>>;

@@ -30,10 +30,17 @@ pub(super) struct Check {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]
     num_rep: u32,
     /// How many inputs to try: 0 to N - 1.
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..))]
     inputs: u32,
     /// An OSD's reweight, 0 (out) to 1; may be given for several.
-    #[arg(short, long, num_args = 2, value_names = ["OSD", "W"], action = clap::ArgAction::Append)]
+    #[arg(
+        short,
+        long,
+        num_args = 2,
+        value_names = ["OSD", "W"],
+        action = clap::ArgAction::Append,
+        allow_negative_numbers = true
+    )]
     weight: Vec<String>,
     #[command(flatten)]
     json: JsonFlag,

@@ -43,7 +43,14 @@ pub(super) struct Compare {
     #[arg(long, value_name = "N", default_value_t = 65536, value_parser = clap::value_parser!(u32).range(1..))]
     inputs: u32,
     /// An OSD's reweight in both maps, 0 (out) to 1; may be given for several.
-    #[arg(short, long, num_args = 2, value_names = ["OSD", "W"], action = clap::ArgAction::Append)]
+    #[arg(
+        short,
+        long,
+        num_args = 2,
+        value_names = ["OSD", "W"],
+        action = clap::ArgAction::Append,
+        allow_negative_numbers = true
+    )]
     weight: Vec<String>,
     /// List devices too that neither get nor give.
     #[arg(long)]
@@ -127,16 +134,17 @@ impl Run for Compare {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let (map_a, map_b) = (source::read(&self.a)?, source::read(&self.b)?);
         // An OSD that is in one map alone may be reweighted all the same.
-        let known = |map: &CrushMap| -> Vec<String> {
-            let fits = |osd: &str| osd.trim_start_matches("osd.").parse::<u32>().is_ok_and(|id| id < map.max_devices);
-            self.weight.chunks(2).filter(|pair| fits(&pair[0])).flatten().cloned().collect()
+        let fits = |osd: &str, map: &CrushMap| {
+            let id = osd.strip_prefix("osd.").unwrap_or(osd);
+            id.parse::<u32>().is_ok_and(|id| id < map.max_devices)
         };
-        let (weight_a, weight_b) = (known(&map_a), known(&map_b));
-        if let Some(pair) =
-            self.weight.chunks(2).find(|pair| !weight_a.contains(&pair[0]) && !weight_b.contains(&pair[0]))
-        {
+        let pairs = || self.weight.chunks(2);
+        if let Some(pair) = pairs().find(|pair| !fits(&pair[0], &map_a) && !fits(&pair[0], &map_b)) {
             anyhow::bail!("--weight {}: neither map has such a device", pair[0]);
         }
+        let known =
+            |map: &CrushMap| -> Vec<String> { pairs().filter(|pair| fits(&pair[0], map)).flatten().cloned().collect() };
+        let (weight_a, weight_b) = (known(&map_a), known(&map_b));
         let a = Side::new(&map_a, &self.a, &weight_a)?;
         let b = Side::new(&map_b, &self.b, &weight_b)?;
 

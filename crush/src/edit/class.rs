@@ -45,7 +45,9 @@ impl CrushMap {
             return Ok(id);
         }
         fit_name(name)?;
-        let id = self.classes.keys().next_back().map_or(0, |last| last.saturating_add(1));
+        let after = self.classes.keys().next_back().map_or(Some(0), |last| last.checked_add(1));
+        let free = || (0..ClassId::MAX).find(|id| !self.classes.contains_key(id));
+        let id = after.or_else(free).ok_or(EditError::Full { what: "device class" })?;
         self.classes.insert(id, name.to_owned());
         Ok(id)
     }

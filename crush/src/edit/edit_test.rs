@@ -3,7 +3,7 @@
 use super::{EditError, NewRule, Profile};
 use crate::check::{Severity, check};
 use crate::map::{Mapper, Workspace};
-use crate::model::{BucketAlg, ChooseArg, CrushMap, ItemId, RuleKind, Step, Tunables, Weight};
+use crate::model::{BucketAlg, ChooseArg, ClassId, CrushMap, ItemId, RuleKind, Step, Tunables, Weight};
 use crate::text;
 use crate::text::golden::texts;
 
@@ -255,6 +255,25 @@ fn classes_come_and_go_with_their_devices() {
     fit(&map);
     assert!(refused(&mut map, |map| map.set_class(&["h0"], "ssd")).contains("is a bucket"));
     assert!(refused(&mut map, |map| map.set_class(&["osd.0"], "s s")).contains("is no name"));
+}
+
+#[test]
+fn a_new_class_takes_no_other_s_number() {
+    let mut map = golden("small3");
+    map.set_class(&["osd.0"], "ssd").unwrap();
+    // A map from elsewhere may have given the last number there is.
+    let ssd = map.class_id("ssd").unwrap();
+    let name = map.classes.remove(&ssd).unwrap();
+    map.classes.insert(ClassId::MAX, name);
+    map.devices.get_mut(&0).unwrap().class = Some(ClassId::MAX);
+    map.shadows.values_mut().for_each(|by_class| {
+        let shadow = by_class.remove(&ssd).unwrap();
+        by_class.insert(ClassId::MAX, shadow);
+    });
+    map.set_class(&["osd.1"], "hdd").unwrap();
+    assert_eq!(map.classes[&ClassId::MAX], "ssd");
+    assert_eq!(map.classes[&map.devices[&1].class.unwrap()], "hdd");
+    fit(&map);
 }
 
 #[test]

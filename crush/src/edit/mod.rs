@@ -25,8 +25,7 @@ pub use tunables::{Profile, TUNABLES};
 
 use crate::model::{ChooseArg, ClassId, CrushMap, ItemId, MAX_TREE_ITEMS, RuleId, TypeId};
 use crate::shadow::{self, ShadowError};
-use crate::text::is_name;
-use crate::text::suggest::nearest;
+use crate::text::{is_name, nearest};
 
 /// Why a change cannot be made. The map is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -122,7 +121,10 @@ pub enum EditError {
         name: String,
     },
     /// A bucket that still has items.
-    #[error("{name} still holds {items} items; move or remove them first, or remove the whole tree")]
+    #[error(
+        "{name} still holds {items} item{}; move or remove what it holds first, or remove the whole tree",
+        if *items == 1 { "" } else { "s" }
+    )]
     NotEmpty {
         /// The bucket.
         name: String,
@@ -178,7 +180,7 @@ pub enum EditError {
     /// No ids are left.
     #[error("the map has no room for another {what}")]
     Full {
-        /// Bucket or rule.
+        /// Bucket, rule or device class.
         what: &'static str,
     },
     /// A rule that could never be satisfied.

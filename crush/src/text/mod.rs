@@ -10,10 +10,11 @@ mod error;
 mod lex;
 mod parse;
 mod print;
-pub(crate) mod suggest;
+mod suggest;
 mod weight;
 
 pub use error::TextError;
+pub use suggest::nearest;
 
 use crate::model::CrushMap;
 

@@ -7,16 +7,15 @@
 //!
 //! Nothing here knows what a cluster is.
 
-mod nearest;
 mod problem;
 mod value;
 
 use std::ops::Range;
 
+use nacre_crush::text::nearest;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub(crate) use nearest::nearest;
 pub(crate) use problem::{Problem, Problems, Severity};
 pub(crate) use value::{FromToml, Size, describe, integer};
 

@@ -16,9 +16,10 @@ pub(in crate::crush) struct AddDevice {
     /// The map to change.
     map: PathBuf,
     /// Its number; it is called osd.ID.
+    #[arg(allow_negative_numbers = true)]
     id: ItemId,
     /// How much it holds against others, in TiB by custom.
-    #[arg(value_parser = weight)]
+    #[arg(value_parser = weight, allow_negative_numbers = true)]
     weight: Weight,
     /// The bucket it goes into, last.
     #[arg(long = "in", value_name = "BUCKET")]

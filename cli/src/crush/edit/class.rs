@@ -30,7 +30,7 @@ impl Run for SetClass {
             let devices: Vec<&str> = self.devices.iter().map(String::as_str).collect();
             if self.class.is_empty() {
                 map.clear_class(&devices)?;
-                return Ok::<_, EditError>(format!("{} have no class", self.devices.join(", ")));
+                return Ok::<_, EditError>(format!("no class: {}", self.devices.join(", ")));
             }
             map.set_class(&devices, &self.class)?;
             Ok(format!("class {}: {}", self.class, self.devices.join(", ")))

@@ -7,7 +7,7 @@ use nacre_crush::edit::EditError;
 use nacre_crush::model::Weight;
 
 use super::{JSON_HELP, Target, change, shown, weight};
-use crate::output::Out;
+use crate::output::{Out, count};
 use crate::run::{Run, Verdict};
 
 /// Set the weight of a device, or scale all below a bucket so that it weighs so much.
@@ -19,7 +19,7 @@ pub(in crate::crush) struct Reweight {
     /// The device or bucket.
     name: String,
     /// Its weight, in TiB by custom.
-    #[arg(value_parser = weight)]
+    #[arg(value_parser = weight, allow_negative_numbers = true)]
     weight: Weight,
     /// Give this weight to every device below the bucket, instead of scaling them.
     #[arg(long)]
@@ -33,8 +33,8 @@ impl Run for Reweight {
         change(&self.map, &self.target, out, |map| {
             let weight = shown(self.weight);
             if self.each {
-                let count = map.reweight_devices_below(&self.name, self.weight)?;
-                return Ok::<_, EditError>(format!("{count} devices below {} weigh {weight} each", self.name));
+                let devices = count(map.reweight_devices_below(&self.name, self.weight)?, "device");
+                return Ok::<_, EditError>(format!("weight {weight} for each of {devices} below {}", self.name));
             }
             map.reweight_item(&self.name, self.weight)?;
             Ok(format!("{} weighs {weight}", self.name))

@@ -56,7 +56,14 @@ pub(super) struct Test {
     #[arg(long, value_name = "ID")]
     pool_id: Option<u32>,
     /// An OSD's reweight, 0 (out) to 1; may be given for several.
-    #[arg(short, long, num_args = 2, value_names = ["OSD", "W"], action = clap::ArgAction::Append)]
+    #[arg(
+        short,
+        long,
+        num_args = 2,
+        value_names = ["OSD", "W"],
+        action = clap::ArgAction::Append,
+        allow_negative_numbers = true
+    )]
     weight: Vec<String>,
     /// One line for each input with its devices.
     #[arg(long)]

@@ -14,6 +14,7 @@ mod output;
 mod reference;
 mod run;
 mod sim;
+mod store;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ enum Noun {
     Cluster(cluster::Noun),
     Crush(crush::Noun),
     Sim(sim::Sim),
+    Store(store::Noun),
     Completion(completion::Completion),
 }
 
@@ -70,6 +72,7 @@ impl Run for Noun {
             Noun::Cluster(noun) => noun.run(out),
             Noun::Crush(noun) => noun.run(out),
             Noun::Sim(verb) => verb.run(out),
+            Noun::Store(noun) => noun.run(out),
             Noun::Completion(verb) => verb.run(out),
         }
     }

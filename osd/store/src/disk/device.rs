@@ -61,6 +61,7 @@ impl FileDevice {
     /// Keeps everyone else out as long as this is open, or a write through it is under way: the kernel holds on to the
     /// file of a killed process until its last write has ended. So a lock that is taken may be free in a moment, and
     /// must be waited for: opening earlier, we could be overtaken by those writes.
+    #[expect(clippy::disallowed_methods, reason = "another process's lock gives no event to wait for with a deadline")]
     pub(crate) fn lock(&self) -> io::Result<()> {
         let patience = Duration::from_secs(3);
         let begin = Instant::now();

@@ -71,10 +71,16 @@ fn random() -> anyhow::Result<[u8; 24]> {
     Ok(bytes)
 }
 
-fn options(size: u64, journal: u64) -> anyhow::Result<FormatOptions> {
+fn options(size: u64, journal: u64, prewrite: bool) -> anyhow::Result<FormatOptions> {
     let random = random()?;
     let (store, tag) = random.split_at(16);
-    Ok(FormatOptions { size, journal, store: Uuid(store.try_into()?), tag: u64::from_le_bytes(tag.try_into()?) })
+    Ok(FormatOptions {
+        size,
+        journal,
+        prewrite,
+        store: Uuid(store.try_into()?),
+        tag: u64::from_le_bytes(tag.try_into()?),
+    })
 }
 
 /// Make an empty store. Refuses a folder or device that holds one.
@@ -88,6 +94,9 @@ struct Format {
     /// Size of the journal.
     #[arg(long, value_parser = size, default_value = "128M")]
     journal: u64,
+    /// Write all of `block` once: takes as long as the disk needs, and spares a file its slow first writes.
+    #[arg(long)]
+    prewrite: bool,
     /// The cluster it belongs to.
     #[arg(long, value_name = "UUID")]
     cluster: Uuid,
@@ -99,7 +108,7 @@ struct Format {
 impl Run for Format {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let identity = Identity { cluster: self.cluster, osd: OsdId(self.osd) };
-        let info = DiskStore::format(&self.path.path, identity, &options(self.size, self.journal)?)?;
+        let info = DiskStore::format(&self.path.path, identity, &options(self.size, self.journal, self.prewrite)?)?;
         writeln!(out, "made store {} for {} of cluster {}", info.store, identity.osd, identity.cluster)?;
         Ok(Verdict::Good)
     }
@@ -362,7 +371,11 @@ impl Run for Bench {
         let scratch = Scratch(self.folder.join(format!("nacre-store-bench.{}", std::process::id())));
         let path = scratch.0.join("store");
         let space = self.size.saturating_mul(3).max(512 << 20);
-        DiskStore::format(&path, Identity { cluster: Uuid([0; 16]), osd: OsdId(0) }, &options(space, 128 << 20)?)?;
+        DiskStore::format(
+            &path,
+            Identity { cluster: Uuid([0; 16]), osd: OsdId(0) },
+            &options(space, 128 << 20, true)?,
+        )?;
         let store = open(&path)?;
         let options = bench::Options { time: Duration::from_secs(self.time.max(1)), size: self.size, only: self.only };
         let flushes = || store.counters().flushes.load(Ordering::Relaxed);

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir_in(folder)?;
     let path = folder.path().join("store");
     let identity = Identity { cluster: Uuid([1; 16]), osd: OsdId(0) };
-    let options = FormatOptions { size: 2 << 30, journal: 128 << 20, store: Uuid([2; 16]), tag: 3 };
+    let options = FormatOptions { size: 2 << 30, journal: 128 << 20, prewrite: true, store: Uuid([2; 16]), tag: 3 };
     DiskStore::format(&path, identity, &options)?;
     let store = DiskStore::open(&path, Some(identity), &StoreConfig::default())?;
     let options = bench::Options { time: Duration::from_secs(seconds), only: args.next(), ..Default::default() };

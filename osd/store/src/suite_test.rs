@@ -11,7 +11,7 @@ use crate::{DiskStore, FormatOptions, Identity, MemoryStore, ObjectStore, StoreC
 pub(crate) const IDENTITY: Identity = Identity { cluster: Uuid([1; 16]), osd: OsdId(4) };
 
 pub(crate) fn options(size: u64, journal: u64) -> FormatOptions {
-    FormatOptions { size, journal, store: Uuid([9; 16]), tag: 0x1234_5678 }
+    FormatOptions { size, journal, prewrite: false, store: Uuid([9; 16]), tag: 0x1234_5678 }
 }
 
 /// Runs a story on both stores.

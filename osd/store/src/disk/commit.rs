@@ -35,16 +35,16 @@ pub(crate) struct Queue {
     count: usize,
     /// Records for which the committer, if it sleeps, is woken; 0 while it does not sleep.
     wanted: usize,
-    /// Records of the last group.
-    last: usize,
+    /// Records that were on their way when the last group had become durable: its own and those that waited meanwhile.
+    flying: usize,
     /// Everything up to here is durable.
     pub durable: Seq,
     pub stop: bool,
 }
 
-/// How long the committer waits for a group to become about as large as the last one. Those whose transactions were just
-/// made durable are about to send the next ones; a flush for the first of them alone would cost as much as for all.
-const LINGER: std::time::Duration = std::time::Duration::from_micros(50);
+/// How long the committer waits for those whose transactions were just made durable to send the next ones; a flush for the
+/// first of them alone would cost as much as for all. Nobody waits whose transaction is alone.
+const LINGER: std::time::Duration = std::time::Duration::from_micros(100);
 
 impl Put for AlignedBuf {
     fn bytes(&mut self, bytes: &[u8]) {
@@ -107,7 +107,6 @@ impl Engine {
         let mut queue = lock(&self.queue);
         let Some(mut batch) = queue.batches.pop_front() else { return Ok(false) };
         queue.count -= batch.done.len();
-        queue.last = batch.done.len();
         drop(queue);
         let result = match self.check_poison() {
             Ok(()) => self.write_batch(&mut journal, &mut batch),
@@ -125,6 +124,7 @@ impl Engine {
         self.counters.transactions.fetch_add(batch.done.len() as u64, Ordering::Relaxed);
         let mut queue = lock(&self.queue);
         queue.durable = batch.last;
+        queue.flying = queue.count + batch.done.len();
         if batch.buf.capacity() as u64 <= 2 * self.bounds.group {
             queue.spare = Some(batch.buf);
         }
@@ -180,7 +180,7 @@ impl Engine {
             if queue.is_empty() {
                 return;
             }
-            let near = queue.last - queue.last / 4;
+            let near = queue.flying - queue.flying / 4;
             if queue.count < near && queue.batches.len() == 1 && !queue.stop {
                 queue.wanted = near;
                 let waited = self.queued.wait_timeout(queue, LINGER);

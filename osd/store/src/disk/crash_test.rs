@@ -359,3 +359,129 @@ fn power_loss_keeps_a_prefix_with_all_acknowledged_3() {
 fn power_loss_keeps_a_prefix_with_all_acknowledged_4() {
     crash(4);
 }
+
+/// Bytes of format version 1, as text: a store whose last checkpoint and journal both hold something.
+mod format_1 {
+    use std::fmt::Write as _;
+    use std::path::PathBuf;
+
+    use nacre_proto::ids::SnapId;
+    use nacre_proto::txn::{Compression, TxnOp, WriteHint};
+
+    use super::*;
+    use crate::testkit::{oid, pg};
+
+    fn path(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/store").join(name)
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
+    }
+
+    /// Transactions with every kind of value in them.
+    fn script(engine: &Engine) {
+        let write = |name: &str, offset, data: Vec<u8>, compressible| {
+            let hint = WriteHint { compressible, cold: false };
+            TxnOp::Write { oid: oid(name, 5), offset, data: data.into(), hint }
+        };
+        let submit = |ops: Vec<TxnOp>| {
+            engine.submit(&Transaction { pg: pg(0), ops }, ignore()).unwrap();
+            engine.commit_group().unwrap();
+        };
+        let at = |counter| Version { epoch: nacre_proto::ids::Epoch(2), counter };
+        let snap = |id| ObjectId { snap: SnapId(id), ..oid("b", 5) };
+        submit(vec![TxnOp::CreateCollection, TxnOp::SetMeta { key: "info".into(), value: Some("one".into()) }]);
+        submit(vec![write("a", 3, b"partial".to_vec(), None), TxnOp::LogAppend { version: at(1), entry: "e1".into() }]);
+        submit(vec![write("b", 0, vec![0; 69_632], None), TxnOp::Clone { from: oid("b", 5), to: snap(1) }]);
+        submit(vec![write("c", 0, vec![7; 70_000], Some(Compression::Lz4))]);
+        submit(vec![write("d", 0, vec![9; 70_000], Some(Compression::Zstd))]);
+        submit(vec![TxnOp::OmapSet { oid: oid("a", 5), entries: vec![("k".into(), "v".into())] }]);
+        submit(vec![TxnOp::SetXattr { oid: oid("a", 5), name: "x".into(), value: "y".into() }]);
+        submit(vec![TxnOp::SplitCollection { child: pg(1), pg_num: 2 }]);
+        engine.checkpoint().unwrap();
+    }
+
+    fn late(engine: &Engine) {
+        let submit = |ops: Vec<TxnOp>| {
+            engine.submit(&Transaction { pg: pg(1), ops }, ignore()).unwrap();
+            engine.commit_group().unwrap();
+        };
+        let at = |counter| Version { epoch: nacre_proto::ids::Epoch(2), counter };
+        let a = || oid("a", 5);
+        submit(vec![TxnOp::Zero { oid: a(), offset: 4, len: 2 }, TxnOp::Truncate { oid: oid("c", 5), size: 9000 }]);
+        submit(vec![TxnOp::Clone { from: a(), to: oid("e", 5) }, TxnOp::Rename { from: oid("d", 5), to: oid("f", 5) }]);
+        submit(vec![TxnOp::OmapRemove { oid: a(), keys: vec!["k".into()] }, TxnOp::OmapClear { oid: oid("e", 5) }]);
+        submit(vec![TxnOp::LogAppend { version: at(1), entry: "e1".into() }, TxnOp::LogTrim { to: at(0) }]);
+        submit(vec![TxnOp::LogRewind { after: at(3) }, TxnOp::Remove { oid: oid("b", 5) }]);
+    }
+
+    #[test]
+    fn a_store_of_format_1_opens() {
+        if std::env::var_os("NACRE_REWRITE").is_some() {
+            rewrite();
+        }
+        let mut images = [vec![0; JOURNAL], vec![0; (BLOCKS * BLOCK) as usize]];
+        let mut map = Map::new();
+        for line in std::fs::read_to_string(path("v1.txt")).unwrap().lines() {
+            let mut words = line.split(' ');
+            let (table, key, value) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap_or_default());
+            match table {
+                "kv" => drop(map.insert(unhex(key).into(), unhex(value).into())),
+                device => {
+                    let image = &mut images[usize::from(device == "block")];
+                    write(image, key.parse().unwrap(), &unhex(value));
+                }
+            }
+        }
+        assert!(
+            Superblock::decode(&images[1][..4096]).unwrap() == superblock() && superblock().owns_journal(&images[0])
+        );
+        let engine = open(&Remains { images, kv: Arc::new(map) }, &Tape::default()).unwrap();
+        let want = std::fs::read_to_string(path("v1.dump.txt")).unwrap();
+        assert_eq!(dump(&View(&engine)).unwrap(), want);
+        engine.checkpoint().unwrap();
+        assert_eq!(dump(&View(&engine)).unwrap(), want);
+        assert_eq!(engine.audit(), vec![]);
+    }
+
+    fn rewrite() {
+        let tape = Tape::default();
+        let kv = MemKv::default();
+        Engine::format_kv(&kv, &superblock()).unwrap();
+        let mut images = [vec![0; JOURNAL], vec![0; (BLOCKS * BLOCK) as usize]];
+        write(&mut images[0], 0, &superblock().encode_journal());
+        write(&mut images[1], 0, &superblock().encode());
+        let start = Remains { images: images.clone(), kv: kv.snapshot() };
+        let engine = open(&start, &tape).unwrap();
+        script(&engine);
+        late(&engine);
+        let mut kv = start.kv;
+        for event in lock(&tape).iter() {
+            match event {
+                Event::Write { device, offset, data } => write(&mut images[*device], *offset, data),
+                Event::Kv(map) => kv = map.clone(),
+                _ => {}
+            }
+        }
+        let mut text = String::new();
+        for (key, value) in kv.iter() {
+            writeln!(text, "kv {} {}", hex(key), hex(value)).unwrap();
+        }
+        for (name, image) in ["journal", "block"].into_iter().zip(&images) {
+            for (sector, bytes) in
+                image.chunks(512).enumerate().filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0))
+            {
+                let len = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                writeln!(text, "{name} {} {}", sector * 512, hex(&bytes[..len])).unwrap();
+            }
+        }
+        std::fs::create_dir_all(path("")).unwrap();
+        std::fs::write(path("v1.txt"), text).unwrap();
+        std::fs::write(path("v1.dump.txt"), dump(&View(&engine)).unwrap()).unwrap();
+    }
+}

@@ -28,12 +28,24 @@ pub(crate) trait Device: Send + Sync {
     fn discard(&self, offset: u64, len: u64);
 }
 
+/// Bytes that one request to the disk has at most.
+const PIECE: usize = 512 << 10;
+/// Bytes that are copied into aligned memory at a time.
+const BOUNCE: usize = 8 << 20;
+
+/// What writes in bulk use again and again.
+#[derive(Default)]
+struct Bulk {
+    ring: Option<WriteRing>,
+    bounce: AlignedBuf,
+}
+
 /// A file or block device with direct I/O where the file system has it.
 pub(crate) struct FileDevice {
     file: File,
     size: u64,
     direct: bool,
-    ring: Mutex<Option<WriteRing>>,
+    bulk: Mutex<Bulk>,
 }
 
 impl FileDevice {
@@ -55,7 +67,7 @@ impl FileDevice {
         } else {
             file.metadata()?.len()
         };
-        Ok(FileDevice { file, size, direct, ring: Mutex::new(None) })
+        Ok(FileDevice { file, size, direct, bulk: Mutex::default() })
     }
 
     /// Keeps everyone else out as long as this is open, or a write through it is under way: the kernel holds on to the
@@ -120,16 +132,43 @@ impl Device for FileDevice {
     }
 
     fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
-        let mut ring = self.ring.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if writes.len() > 1 && ring.is_none() {
+        let mut bulk = self.bulk.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Bulk { ring, bounce } = &mut *bulk;
+        if ring.is_none() {
             *ring = WriteRing::new();
         }
-        match ring.as_mut() {
-            Some(ring) if writes.len() > 1 && writes.iter().all(|(offset, data)| self.fits(*offset, data)) => {
-                ring.write_all(&self.file, writes)
-            }
-            _ => writes.iter().try_for_each(|(offset, data)| self.write(*offset, data)),
+        let Some(ring) = ring.as_mut() else {
+            return writes.iter().try_for_each(|(offset, data)| self.write(*offset, data));
+        };
+        // Pieces of which the disk takes many at once; what is not aligned goes through a bounce buffer, so much at a time.
+        let pieces: Vec<(u64, &[u8])> = writes
+            .iter()
+            .flat_map(|(offset, data)| {
+                let at = move |index: usize| offset + (index * PIECE) as u64;
+                data.chunks(PIECE).enumerate().map(move |(index, piece)| (at(index), piece))
+            })
+            .collect();
+        if pieces.iter().all(|(offset, data)| self.fits(*offset, data)) {
+            return ring.write_all(&self.file, &pieces);
         }
+        let mut rest = &pieces[..];
+        while !rest.is_empty() {
+            bounce.clear();
+            let mut places = Vec::new();
+            for (offset, data) in rest {
+                if !places.is_empty() && bounce.len() + data.len() > BOUNCE {
+                    break;
+                }
+                places.push((*offset, bounce.len(), data.len()));
+                bounce.extend(data);
+                bounce.pad(512);
+            }
+            let part: Vec<_> =
+                places.iter().map(|(offset, from, len)| (*offset, &bounce[*from..*from + *len])).collect();
+            ring.write_all(&self.file, &part)?;
+            rest = &rest[places.len()..];
+        }
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -15,7 +15,7 @@ use io_uring::{IoUring, opcode, types};
 /// What direct I/O wants of memory, on every disk we know.
 pub(crate) const ALIGN: usize = 4096;
 
-/// A growing byte buffer whose memory is aligned for direct I/O and whose unused part is zero.
+/// A growing byte buffer whose memory is aligned for direct I/O.
 pub(crate) struct AlignedBuf {
     memory: NonNull<u8>,
     capacity: usize,
@@ -48,6 +48,14 @@ impl AlignedBuf {
     #[expect(clippy::expect_used, reason = "a capacity beyond isize is a bug of the caller, who bounds it")]
     fn layout(capacity: usize) -> Layout {
         Layout::from_size_align(capacity, ALIGN).expect("a buffer's capacity fits memory")
+    }
+
+    /// Makes it so long; what is in it is anything.
+    pub(crate) fn resize(&mut self, len: usize) {
+        if len > self.capacity {
+            *self = Self::with_capacity(len);
+        }
+        self.len = len;
     }
 
     /// Appends; grows by doubling.
@@ -109,6 +117,12 @@ impl DerefMut for AlignedBuf {
 impl AsRef<[u8]> for AlignedBuf {
     fn as_ref(&self) -> &[u8] {
         self
+    }
+}
+
+impl Default for AlignedBuf {
+    fn default() -> Self {
+        Self::with_capacity(0)
     }
 }
 

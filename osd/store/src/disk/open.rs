@@ -48,6 +48,9 @@ pub struct FormatOptions {
     pub size: u64,
     /// Bytes of journal.
     pub journal: u64,
+    /// Write the block space once from end to end. A file's blocks that were only reserved cost a change of the file
+    /// system's metadata at their first write, and with it the flush behind it.
+    pub prewrite: bool,
     /// The number of the new store.
     pub store: Uuid,
     /// A secret number, by which the journal knows its groups.
@@ -271,15 +274,9 @@ impl DiskStore {
         };
         // The journal is written from end to end: a first write would make the file system change metadata, which costs
         // each flush a commit of its own. The superblock comes last: without it there is no store.
-        let zeros = AlignedBuf::zeroed(1 << 20);
-        let mut at = 0;
-        while at < device.size() {
-            let step = (device.size() - at).min(zeros.len() as u64) / 512 * 512;
-            if step == 0 {
-                break;
-            }
-            device.write(at, &zeros[..step as usize]).map_err(io("write", &journal))?;
-            at += step;
+        zero(&device).map_err(io("write", &journal))?;
+        if options.prewrite {
+            zero(&blocks).map_err(io("write", &block))?;
         }
         device.write(0, &superblock.encode_journal()).map_err(io("write", &journal))?;
         device.sync().map_err(io("flush", &journal))?;
@@ -458,6 +455,17 @@ fn read_superblock(path: &Path, device: &FileDevice) -> Result<Superblock, Store
     device.read(0, &mut head).map_err(io("read", &path.join("block")))?;
     let (first, second) = head.split_at(BLOCK as usize);
     Superblock::decode(first).or_else(|_| Superblock::decode(second)).map_err(|_| format(Superblock::explain(first)))
+}
+
+fn zero(device: &FileDevice) -> std::io::Result<()> {
+    let zeros = AlignedBuf::zeroed(4 << 20);
+    let mut at = 0;
+    while at < device.size() / 512 * 512 {
+        let step = (device.size() / 512 * 512 - at).min(zeros.len() as u64);
+        device.write(at, zeros.get(..step as usize).unwrap_or_default())?;
+        at += step;
+    }
+    Ok(())
 }
 
 /// Lets a file have its space, unless the path is a device already.

@@ -4,6 +4,8 @@
 //! its checksum does not match and the range is looked up again. What fails twice with the same place and the same
 //! checksum is damage.
 
+use std::cell::Cell;
+
 use bytes::Bytes;
 use nacre_proto::ids::{ObjectId, PgId, Version};
 
@@ -21,6 +23,14 @@ const B: usize = BLOCK as usize;
 
 /// Reads up to this many bytes leave what they read in the cache; larger ones would wash it out.
 const CACHED: u64 = 64 << 10;
+
+/// Extents of up to this many blocks are read into memory that is used again. Aligned memory for each of them would leave
+/// holes between what stays.
+const SMALL: u64 = 16;
+
+thread_local! {
+    static SCRATCH: Cell<AlignedBuf> = Cell::new(AlignedBuf::with_capacity(0));
+}
 
 /// Blocks of one object in a row, and where their bytes are.
 struct Segment {
@@ -157,7 +167,8 @@ impl Engine {
             }
             let row = &segments[at..past];
             let blocks: u64 = row.iter().map(|segment| segment.len).sum();
-            let mut buf = AlignedBuf::zeroed(blocks as usize * B);
+            let mut buf = if blocks <= SMALL { SCRATCH.take() } else { AlignedBuf::with_capacity(0) };
+            buf.resize(blocks as usize * B);
             let mut rest = &mut buf[..];
             for segment in row {
                 let (part, tail) = rest.split_at_mut(segment.len as usize * B);
@@ -181,7 +192,14 @@ impl Engine {
                 [one] if one.len == 1 && one.packed.is_none() => one.crcs.first().copied(),
                 _ => None,
             };
-            extents.push(cut(Bytes::from_owner(buf), row[0].block * BLOCK, offset, end, crc));
+            let bytes = if blocks <= SMALL {
+                let bytes = Bytes::copy_from_slice(&buf);
+                SCRATCH.set(buf);
+                bytes
+            } else {
+                Bytes::from_owner(buf)
+            };
+            extents.push(cut(bytes, row[0].block * BLOCK, offset, end, crc));
             at = past;
         }
         Ok(extents)

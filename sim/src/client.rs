@@ -111,7 +111,9 @@ impl World {
         let mut snap = SnapId::HEAD;
         let lock = Bytes::from_static(b"owner");
         let key = Bytes::from(format!("key-{}", self.rng.below(6)));
+        let only_reads = self.scenario.is_lagging() && client % 2 == 1;
         let ops = match self.rng.below(20) {
+            _ if only_reads => vec![Op::Read { offset: 0, len: 1 << 20 }],
             0..4 => vec![Op::Append { data: value }],
             4..6 => vec![Op::WriteFull { data: big }],
             6 => vec![Op::Write { offset: self.rng.below(60), data: value }],

@@ -48,6 +48,8 @@ pub struct Scenario {
     pub span: u64,
     /// Entries of a log.
     pub log_keep: usize,
+    /// How long a map may take to a client.
+    pub lag: u64,
     /// Clock rates differ by so many millionths.
     pub drift: u64,
     /// At which map each osd's present run began.
@@ -61,7 +63,7 @@ impl Scenario {
         let osds = r.range(3, 6) as u32;
         let size = r.range(2, 3) as u32;
         let loose = r.chance(1, 3);
-        Scenario {
+        let mut out = Scenario {
             osds,
             clients: r.range(2, 4) as u32,
             objects: r.range(2, 10),
@@ -86,7 +88,24 @@ impl Scenario {
             span: r.range(4, 12) * 1000 * MS,
             log_keep: [4, 12, 40, 400][r.below(4) as usize],
             drift: [0, 100, 400][r.below(3) as usize],
+            // Clients far behind, who still ask an old primary: only so can a missing lease be seen.
+            lag: if seed % 8 == 5 { 4000 } else { 60 },
             floors: BTreeMap::new(),
+        };
+        if out.is_lagging() {
+            out.grace = 300 * MS;
+            out.objects = 2;
+            out.pause = 20 * MS;
+            out.in_flight = 1;
+            out.refuses = false;
+            out.snapshots = false;
+            out.calm = 1500 * MS;
         }
+        out
+    }
+
+    /// Some clients only read, and by maps that are far behind.
+    pub fn is_lagging(&self) -> bool {
+        self.lag > 60
     }
 }

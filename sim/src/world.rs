@@ -330,7 +330,8 @@ impl World {
             self.after(d, Event::Map { to: End::Osd(i), epoch });
         }
         for i in 0..self.clients.len() as u32 {
-            let d = self.rng.range(1, 60) * MS;
+            let lag = if i % 2 == 1 { self.scenario.lag } else { 60 };
+            let d = self.rng.range(lag / 60, lag) * MS;
             self.after(d, Event::Map { to: End::Client(i), epoch });
         }
     }

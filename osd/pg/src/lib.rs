@@ -29,3 +29,6 @@ pub mod view;
 
 pub use io::{Input, Output, Step};
 pub use pg::{PlacementGroup, Stored, TRANSITIONS};
+
+#[cfg(test)]
+mod table_test;

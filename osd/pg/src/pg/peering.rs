@@ -290,7 +290,7 @@ impl PlacementGroup {
         let shortest = self.cfg.is(Fault::ShortestLog);
         let best = infos
             .iter()
-            .filter(|(_, i)| i.is_complete() && (longest || i.started >= started))
+            .filter(|(_, i)| i.is_complete() && (longest || shortest || i.started >= started))
             .max_by_key(|(o, i)| {
                 let update =
                     if longest { Version { epoch: Epoch(0), counter: i.last_update.counter } } else { i.last_update };

@@ -9,8 +9,8 @@
 //!
 //! - [`volume`]: what a disk must be able to do, and what it promises.
 //! - [`wire`]: numbers and layouts of the protocol; no I/O.
-//! - [`negotiate`]: from an accepted stream to a chosen volume.
-//! - [`serve`]: requests and replies on one connection, many at a time, memory bounded.
+//! - [`mod@negotiate`]: from an accepted stream to a chosen volume.
+//! - [`mod@serve`]: requests and replies on one connection, many at a time, memory bounded.
 //!
 //! Promises kept to the client:
 //! 1. A reply is sent only after the volume has finished the request; a flush covers every write replied to before it

@@ -1,9 +1,9 @@
 //! The binary form of a map, as Ceph's monitors hand it out and `crushtool` writes it (docs/formats/crush.md has the
 //! layout).
 //!
-//! Bytes come from anywhere: [`decode`] neither panics nor allocates more than a small multiple of what it was given,
+//! Bytes come from anywhere: [`decode()`] neither panics nor allocates more than a small multiple of what it was given,
 //! and refuses what the model cannot say. It reads all lengths of the tail that releases have written; what is absent
-//! has the value of the time before. [`encode`] always writes the whole tail, as today's Ceph does, so a current map
+//! has the value of the time before. [`encode()`] always writes the whole tail, as today's Ceph does, so a current map
 //! comes back byte for byte.
 //!
 //! The format is Ceph's and has no checksum. Where Nacre keeps maps on disk or sends them, the record around them has.
@@ -98,7 +98,7 @@ pub fn decode(bytes: &[u8]) -> Result<CrushMap, BinaryError> {
     decode::decode(bytes)
 }
 
-/// The binary form of a map. For maps that the map check finds fit, [`decode`] gives the same map back.
+/// The binary form of a map. For maps that the map check finds fit, [`decode()`] gives the same map back.
 pub fn encode(map: &CrushMap) -> Vec<u8> {
     encode::encode(map)
 }

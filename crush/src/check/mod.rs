@@ -1,4 +1,4 @@
-//! Finds what is wrong with a map: [`check`] looks at the map alone, [`satisfy`] asks whether a rule finds enough devices
+//! Finds what is wrong with a map: [`check`] looks at the map alone, [`satisfy()`] asks whether a rule finds enough devices
 //! and says why not.
 //!
 //! A map with an error places nothing or not what it says; one with warnings alone works, but not as somebody meant.

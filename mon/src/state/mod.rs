@@ -172,7 +172,7 @@ fn roster(draft: &mut Draft<'_>, membership: &Membership) {
             (MonId(member.mon), mon)
         })
         .collect();
-    let gone: Vec<MonId> = draft.mons.iter().map(|(mon, _)| *mon).filter(|mon| !members.contains_key(mon)).collect();
+    let gone: Vec<MonId> = draft.mons.keys().copied().filter(|mon| !members.contains_key(mon)).collect();
     for mon in gone {
         draft.mons.remove(&mon);
     }

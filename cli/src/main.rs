@@ -8,6 +8,7 @@
 mod cluster;
 mod completion;
 mod crush;
+mod daemon;
 mod local;
 mod output;
 #[cfg(test)]
@@ -58,6 +59,7 @@ enum Noun {
     Status(local::Status),
     Cluster(cluster::Noun),
     Crush(crush::Noun),
+    Daemon(daemon::Daemon),
     Sim(sim::Sim),
     Store(store::Noun),
     Completion(completion::Completion),
@@ -71,6 +73,7 @@ impl Run for Noun {
             Noun::Status(verb) => verb.run(out),
             Noun::Cluster(noun) => noun.run(out),
             Noun::Crush(noun) => noun.run(out),
+            Noun::Daemon(verb) => verb.run(out),
             Noun::Sim(verb) => verb.run(out),
             Noun::Store(noun) => noun.run(out),
             Noun::Completion(verb) => verb.run(out),

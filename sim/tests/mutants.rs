@@ -22,7 +22,8 @@ fn every_mutant_is_found() {
     // A mutant's core may stop on its own checks: that is a find, and its text is in the outcome.
     std::panic::set_hook(Box::new(|_| ()));
     let next = AtomicUsize::new(0);
-    let found: Mutex<Vec<(Mutant, Option<(u64, String)>)>> = Mutex::new(Vec::new());
+    type Found = (Mutant, Option<(u64, String)>);
+    let found: Mutex<Vec<Found>> = Mutex::default();
     std::thread::scope(|s| {
         for _ in 0..2 {
             s.spawn(|| {

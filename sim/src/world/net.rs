@@ -1,0 +1,87 @@
+//! The network: connections that keep order and lose what is on them, one-way cuts, and delay.
+
+use nacre_pg::io::Input;
+use nacre_pg::op::{ClientOp, OpId, Reply};
+use nacre_proto::ids::{OsdId, PgId};
+
+use super::{End, Event, MS, World, pair};
+
+impl World {
+    /// Is the way from one end to the other cut.
+    pub fn is_cut(&self, from: End, to: End) -> bool {
+        self.cuts.contains(&(from, to))
+    }
+
+    pub(super) fn arrives(&self, from: End, to: End, link: u64) -> bool {
+        !self.is_cut(from, to) && self.links.get(&pair(from, to)).map_or(0, |l| l.generation) == link
+    }
+
+    /// When a message sent now arrives, and over which connection.
+    pub(super) fn route(&mut self, from: End, to: End) -> (u64, u64) {
+        let slow = self.scenario.delay;
+        let mut delay = self.rng.range(slow / 4 + 1, slow);
+        if self.rng.chance(1, 50) {
+            delay *= 10;
+        }
+        let link = self.links.entry(pair(from, to)).or_default();
+        let last = self.directions.entry((from, to)).or_default();
+        let at = (self.now + delay).max(*last + 1);
+        *last = at;
+        link.last = at;
+        (at - self.now, link.generation)
+    }
+
+    /// The connection between two ends is lost with all that is on it.
+    pub fn reset(&mut self, a: End, b: End) {
+        self.note(|| format!("connection {a:?} {b:?} lost"));
+        self.links.entry(pair(a, b)).or_default().generation += 1;
+        if let (End::Osd(a), End::Osd(b)) = (a, b) {
+            for (me, other) in [(OsdId(a), OsdId(b)), (OsdId(b), OsdId(a))] {
+                let pgs: Vec<PgId> = self.nodes[me.0 as usize].pgs.keys().copied().collect();
+                for pg in pgs {
+                    self.input(me, pg, Input::PeerReset { osd: other });
+                }
+            }
+        }
+    }
+
+    pub(super) fn heal(&mut self, a: End, b: End) {
+        let was = self.cuts.remove(&(a, b)) | self.cuts.remove(&(b, a));
+        if !was {
+            return;
+        }
+        self.reset(a, b);
+        if a == End::Mon || b == End::Mon {
+            let other = if a == End::Mon { b } else { a };
+            let epoch = self.maps.last().epoch;
+            self.after(MS, Event::Map { to: other, epoch });
+        }
+    }
+
+    /// Everything works again.
+    pub fn heal_all(&mut self) {
+        for (a, b) in self.cuts.clone() {
+            self.heal(a, b);
+        }
+        self.slow.clear();
+    }
+
+    /// Sends an operation of a client to an osd.
+    pub fn send_op(&mut self, client: u32, to: OsdId, pg: PgId, mut op: ClientOp) -> u64 {
+        self.next_op += 1;
+        self.ops.insert(self.next_op, (client, op.reqid.tid));
+        op.id = OpId(self.next_op);
+        let (delay, link) = self.route(End::Client(client), End::Osd(to.0));
+        self.after(delay, Event::Op { to, client, link, pg, op: Box::new(op) });
+        self.next_op
+    }
+
+    pub(super) fn reply(&mut self, from: OsdId, op: OpId, reply: Reply) {
+        let Some((client, tid)) = self.ops.remove(&op.0) else {
+            self.violations.push(format!("{from} answered an operation twice"));
+            return;
+        };
+        let (delay, link) = self.route(End::Osd(from.0), End::Client(client));
+        self.after(delay, Event::Reply { client, from, link, tid, sending: op.0, reply: Box::new(reply) });
+    }
+}

@@ -3,6 +3,8 @@
 //! A client keeps a request's identity over all its retries, sends it again when its own map shows a new interval, when
 //! told to, or when no answer comes (over a new connection), and sometimes for no reason at all.
 
+pub(crate) mod calls;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,6 +16,7 @@ use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SessionId, SnapId};
 
 use crate::history::Call;
 use crate::map::{Map, POOL};
+use crate::rng::Rng;
 use crate::world::{End, Event, MS, World};
 
 /// A request on its way.
@@ -44,12 +47,15 @@ pub struct Client {
     next_tid: u64,
     pending: BTreeMap<u64, Pending>,
     serial: u64,
+    /// Chance of its own, for what not every seed does.
+    extra: Rng,
 }
 
 impl Client {
     /// New.
-    pub fn new(id: u32) -> Client {
-        Client { id, epoch: Epoch(0), alive: true, next_tid: 1, pending: BTreeMap::new(), serial: 0 }
+    pub fn new(id: u32, seed: u64) -> Client {
+        let extra = Rng::new(seed ^ 0x6361_6c6c ^ u64::from(id) << 40);
+        Client { id, epoch: Epoch(0), alive: true, next_tid: 1, pending: BTreeMap::new(), serial: 0, extra }
     }
 
     /// Requests without an answer.
@@ -106,6 +112,7 @@ impl World {
         self.clients[c].serial += 1;
         let serial = self.clients[c].serial;
         let value = Bytes::from(format!("{client}.{serial};"));
+        let kept = value.clone();
         let big = Bytes::from(value.repeat(self.rng.range(1, 30) as usize));
         let map = self.maps.get(self.clients[c].epoch).map(Arc::clone);
         let mut snap = SnapId::HEAD;
@@ -145,6 +152,12 @@ impl World {
             16 => vec![Op::GetXattr { name: lock }],
             _ => vec![Op::Read { offset: 0, len: 1 << 20 }],
         };
+        let me = &mut self.clients[c];
+        if self.scenario.classes && !only_reads && me.extra.chance(1, 3) {
+            let ops = calls::draw(&mut me.extra, client, u64::from(self.scenario.clients), &kept);
+            self.ask_op(client, &name, ops, SnapId::HEAD);
+            return;
+        }
         self.ask_op(client, &name, ops, snap);
     }
 

@@ -1,6 +1,7 @@
 //! What must hold, whatever happens: one file per invariant. `sample` looks in passing, `at_rest` after everything was
 //! healed and is quiet.
 
+pub mod classes;
 mod equal;
 mod lacking;
 pub mod linear;

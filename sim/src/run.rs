@@ -89,7 +89,7 @@ fn build(seed: u64, options: &Options) -> World {
             Node::new(OsdId(i), Arc::clone(&cfg), (r.below(1 << 40), rate))
         })
         .collect();
-    let clients = (0..s.clients).map(Client::new).collect();
+    let clients = (0..s.clients).map(|id| Client::new(id, seed)).collect();
     let mut w = World::new(seed, s, maps, nodes, clients);
     if options.trace {
         w.trace = Some(Vec::new());
@@ -141,10 +141,15 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
             for name in names {
                 for op in [
                     Op::Read { offset: 0, len: 1 << 20 },
-                    Op::OmapRange { after: None, prefix: Bytes::new(), max: 1000 },
+                    Op::OmapRange { after: None, prefix: Bytes::from_static(b"key"), max: 1000 },
                     Op::GetXattr { name: Bytes::from_static(b"owner") },
                 ] {
                     w.ask_op(c as u32, &name, vec![op], SnapId::HEAD);
+                }
+                if w.scenario.classes {
+                    for op in crate::client::calls::last_look() {
+                        w.ask_op(c as u32, &name, vec![op], SnapId::HEAD);
+                    }
                 }
                 for s in w.maps.last().snaps.clone() {
                     w.ask_op(c as u32, &name, vec![Op::Read { offset: 0, len: 1 << 20 }], s);

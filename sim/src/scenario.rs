@@ -44,6 +44,8 @@ pub struct Scenario {
     pub calm: u64,
     /// Snapshots are made.
     pub snapshots: bool,
+    /// Server-side classes are called.
+    pub classes: bool,
     /// Length of the faulty phase.
     pub span: u64,
     /// Entries of a log.
@@ -85,6 +87,7 @@ impl Scenario {
             patience: [400 * MS, 1500 * MS][r.below(2) as usize],
             calm: [400 * MS, 1500 * MS, 4000 * MS][r.below(3) as usize],
             snapshots: r.chance(1, 2),
+            classes: Rng::new(seed ^ 0x636c_6173).chance(1, 2),
             span: r.range(4, 12) * 1000 * MS,
             log_keep: [4, 12, 40, 400][r.below(4) as usize],
             drift: [0, 100, 400][r.below(3) as usize],

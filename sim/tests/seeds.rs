@@ -76,3 +76,19 @@ fn spare_copies_are_remembered_over_a_new_round_of_questions() {
 fn a_start_below_min_size_is_no_start() {
     expect_fine(std::iter::once(1308));
 }
+
+/// Calls of server-side classes are asked for and answered, not only refused: without that the oracle's model of them
+/// judges nothing.
+#[test]
+fn class_calls_take_effect() {
+    let traced = Options::default().traced(true);
+    let lines: Vec<String> = (0..12).flat_map(|seed| judge(seed, &traced).trace).collect();
+    for class in ["numops", "queue", "lock"] {
+        let asked = lines.iter().filter(|l| l.contains(&format!("Call {{ class: \"{class}\""))).filter_map(|l| {
+            // "<time> client C tid T to ..."
+            l.split(" to ").next()?.split("client ").nth(1).map(|who| format!("client {who} answered Ok"))
+        });
+        let answered = asked.filter(|a| lines.iter().any(|l| l.contains(a.as_str()))).count();
+        assert!(answered > 20, "only {answered} calls of {class} were answered");
+    }
+}

@@ -78,7 +78,7 @@ impl Trio {
     fn settle(&mut self) {
         let mut out = Vec::new();
         while let Some((i, input)) = self.queue.pop_front() {
-            self.cores[i].step(&mut Step { now: Time(1), out: &mut out }, input);
+            self.cores[i].step(&mut Step { now: Time(1), wall_ms: 0, out: &mut out }, input);
             let me = OsdId(i as u32);
             for o in out.drain(..) {
                 match o {
@@ -106,7 +106,7 @@ impl Trio {
                 let mut out = Vec::with_capacity(list.len() * 8);
                 let (cpu0, alloc0) = (cpu(), ALLOCATIONS.load(Ordering::Relaxed));
                 for input in list {
-                    self.cores[i].step(&mut Step { now: Time(1), out: &mut out }, input);
+                    self.cores[i].step(&mut Step { now: Time(1), wall_ms: 0, out: &mut out }, input);
                 }
                 self.spent[i].0 += cpu() - cpu0;
                 self.spent[i].1 += ALLOCATIONS.load(Ordering::Relaxed) - alloc0;

@@ -2,19 +2,22 @@
 //!
 //! Reads are answered from [`Fetched`]; what is not there yet is asked for and the vector is run again from its start
 //! when it has come. So execution needs no suspension, and a class method is plain code. Nothing else can change the
-//! object meanwhile: the caller holds it. Later operations see what earlier ones wrote.
+//! object meanwhile: the caller holds it. Later operations see what earlier ones wrote. This file is the object as the
+//! vector has made it so far; `exec/vector.rs` is what each operation does to it; [`crate::class`] runs on it too.
 //!
 //! It does not know versions, logs or replicas.
+
+mod vector;
 
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use nacre_proto::ids::{ObjectId, SessionId, SnapId};
+use nacre_proto::ids::{ObjectId, SessionId};
 use nacre_proto::txn::{TxnOp, WriteHint};
 
 use crate::io::{ReadItem, ReadValue};
-use crate::object::{ObjectInfo, USER, user_xattr};
-use crate::op::{CloneLine, Op, OpError, OpResult};
+use crate::object::{ObjectInfo, user_xattr};
+use crate::op::{Op, OpError, OpResult};
 
 /// What has been read of the object so far.
 #[derive(Clone, Debug, Default)]
@@ -96,8 +99,8 @@ pub struct Target<'a> {
     pub session: SessionId,
     /// The largest object.
     pub max_object: u64,
-    /// The time, in milliseconds of no particular beginning, as the primary ordered it.
-    pub now_ms: u64,
+    /// The primary's wall clock when it ordered the vector, in milliseconds since 1970.
+    pub wall_ms: u64,
 }
 
 /// Runs a vector.
@@ -206,9 +209,9 @@ impl<'a> Workspace<'a> {
         self.target.session
     }
 
-    /// The primary's clock when it ordered the operation.
-    pub fn now_ms(&self) -> u64 {
-        self.target.now_ms
+    /// The primary's wall clock when it ordered the vector.
+    pub fn wall_ms(&self) -> u64 {
+        self.target.wall_ms
     }
 
     /// Bytes, as far as the object reaches.
@@ -334,7 +337,8 @@ impl<'a> Workspace<'a> {
         self.ops.push(TxnOp::Zero { oid: self.oid(), offset, len: end - offset });
     }
 
-    fn remove(&mut self) {
+    /// Removes the object.
+    pub fn remove(&mut self) {
         self.modified = true;
         self.dirty.push((0, self.info.size));
         self.ops.clear();
@@ -353,39 +357,59 @@ impl<'a> Workspace<'a> {
         self.header = None;
     }
 
-    /// An xattr.
+    /// A user's xattr.
     pub fn xattr(&self, name: &[u8]) -> Result<Option<Bytes>, Stop> {
+        self.stored_xattr(&user_xattr(name))
+    }
+
+    /// An xattr by its name in the store.
+    pub(crate) fn stored_xattr(&self, name: &[u8]) -> Result<Option<Bytes>, Stop> {
         if let Some(v) = self.xattrs.get(name) {
             return Ok(v.clone());
         }
-        Ok(self.base_xattrs()?.iter().find(|(k, _)| k[1..] == *name).map(|(_, v)| v.clone()))
+        Ok(self.base_xattrs()?.iter().find(|(k, _)| k == name).map(|(_, v)| v.clone()))
     }
 
-    fn base_xattrs(&self) -> Result<Vec<(Bytes, Bytes)>, Stop> {
+    fn base_xattrs(&self) -> Result<&'a [(Bytes, Bytes)], Stop> {
         if self.base_gone {
-            return Ok(Vec::new());
+            return Ok(&[]);
         }
         if self.rolled {
             return Err(INVALID.into());
         }
         match self.fetch(ReadItem::Xattrs)? {
-            ReadValue::Pairs(p, _) => Ok(p.iter().filter(|(k, _)| k.first() == Some(&USER)).cloned().collect()),
+            ReadValue::Pairs(p, _) => Ok(p),
             _ => Err(INVALID.into()),
         }
     }
 
-    /// Sets an xattr.
-    pub fn set_xattr(&mut self, name: Bytes, value: Bytes) {
-        self.touch();
-        self.ops.push(TxnOp::SetXattr { oid: self.oid(), name: user_xattr(&name), value: value.clone() });
-        self.xattrs.insert(name, Some(value));
+    /// All xattrs whose stored name begins with `prefix`, without it.
+    pub(crate) fn xattrs_under(&self, prefix: &[u8]) -> Result<Vec<(Bytes, Bytes)>, Stop> {
+        let base = self.base_xattrs()?.iter().filter(|(k, _)| k.starts_with(prefix));
+        let mut all: BTreeMap<Bytes, Bytes> = base.map(|(k, v)| (k.slice(prefix.len()..), v.clone())).collect();
+        for (k, v) in self.xattrs.iter().filter(|(k, _)| k.starts_with(prefix)) {
+            let k = k.slice(prefix.len()..);
+            match v {
+                Some(v) => drop(all.insert(k, v.clone())),
+                None => drop(all.remove(&k)),
+            }
+        }
+        Ok(all.into_iter().collect())
     }
 
-    /// Removes an xattr.
-    pub fn remove_xattr(&mut self, name: Bytes) {
-        self.modified = true;
-        self.ops.push(TxnOp::RemoveXattr { oid: self.oid(), name: user_xattr(&name) });
-        self.xattrs.insert(name, None);
+    /// Sets an xattr, or removes it, by its name in the store.
+    pub(crate) fn set_stored_xattr(&mut self, name: Bytes, value: Option<Bytes>) {
+        match &value {
+            Some(v) => {
+                self.touch();
+                self.ops.push(TxnOp::SetXattr { oid: self.oid(), name: name.clone(), value: v.clone() });
+            }
+            None => {
+                self.modified = true;
+                self.ops.push(TxnOp::RemoveXattr { oid: self.oid(), name: name.clone() });
+            }
+        }
+        self.xattrs.insert(name, value);
     }
 
     fn is_range_gone(&self, key: &Bytes) -> bool {
@@ -476,6 +500,14 @@ impl<'a> Workspace<'a> {
         self.ops.push(TxnOp::OmapRemove { oid: self.oid(), keys });
     }
 
+    /// Removes omap entries in `[from, to)`; no `to`: to the end.
+    pub fn omap_remove_range(&mut self, from: Bytes, to: Option<Bytes>) {
+        self.modified = true;
+        self.omap.retain(|k, _| *k < from || to.as_ref().is_some_and(|t| k >= t));
+        self.ranges_gone.push((from.clone(), to.clone()));
+        self.ops.push(TxnOp::OmapRemoveRange { oid: self.oid(), from, to });
+    }
+
     /// The omap's header.
     pub fn omap_header(&self) -> Result<Bytes, Stop> {
         if let Some(h) = &self.header {
@@ -492,249 +524,6 @@ impl<'a> Workspace<'a> {
             _ => Err(INVALID.into()),
         }
     }
-
-    fn guard(holds: bool) -> Result<OpResult, Stop> {
-        if holds { Ok(OpResult::Done) } else { Err(OpError::Guard { at: 0 }.into()) }
-    }
-
-    fn one(&mut self, op: &Op) -> Result<OpResult, Stop> {
-        if op.writes() && self.target.oid.snap != SnapId::HEAD {
-            return Err(INVALID.into());
-        }
-        match op {
-            Op::Stat => {
-                self.must_exist()?;
-                Ok(OpResult::Stat { size: self.info.size, version: self.info.version })
-            }
-            Op::Read { offset, len } => {
-                self.must_exist()?;
-                Ok(OpResult::Data(self.read(*offset, *len)?))
-            }
-            Op::SparseRead { offset, len } => {
-                self.must_exist()?;
-                Ok(OpResult::Extents(sparse(*offset, &self.read(*offset, *len)?)))
-            }
-            Op::Checksum { offset, len, chunk } => {
-                self.must_exist()?;
-                let chunk = usize::try_from(*chunk).ok().filter(|c| *c > 0).ok_or(INVALID)?;
-                let data = self.read(*offset, *len)?;
-                Ok(OpResult::Sums(data.chunks(chunk).map(crc32fast::hash).collect()))
-            }
-            Op::GetXattr { name } => {
-                self.must_exist()?;
-                Ok(OpResult::Data(self.xattr(name)?.ok_or(OpError::NoAttr { at: 0 })?))
-            }
-            Op::ListXattrs => {
-                self.must_exist()?;
-                let mut all: BTreeMap<Bytes, Bytes> =
-                    self.base_xattrs()?.into_iter().map(|(k, v)| (k.slice(1..), v)).collect();
-                for (k, v) in &self.xattrs {
-                    match v {
-                        Some(v) => drop(all.insert(k.clone(), v.clone())),
-                        None => drop(all.remove(k)),
-                    }
-                }
-                Ok(OpResult::Pairs { pairs: all.into_iter().collect(), more: false })
-            }
-            Op::OmapRange { after, prefix, max } => {
-                self.must_exist()?;
-                let (pairs, more) = self.omap_range(after.as_ref(), prefix, *max)?;
-                Ok(OpResult::Pairs { pairs, more })
-            }
-            Op::OmapKeys { keys } => {
-                self.must_exist()?;
-                let mut pairs = Vec::with_capacity(keys.len());
-                for k in keys {
-                    if let Some(v) = self.omap_get(k)? {
-                        pairs.push((k.clone(), v));
-                    }
-                }
-                Ok(OpResult::Pairs { pairs, more: false })
-            }
-            Op::OmapHeader => {
-                self.must_exist()?;
-                Ok(OpResult::Data(self.omap_header()?))
-            }
-            Op::ListSnaps => {
-                let clones = self.info.snaps.clones.iter();
-                let clones = clones.map(|c| CloneLine { id: c.id, snaps: c.snaps.clone(), size: c.size }).collect();
-                Ok(OpResult::Snaps { clones, head: self.exists })
-            }
-            Op::ListWatchers => {
-                self.must_exist()?;
-                Ok(OpResult::Watchers(self.info.watchers.keys().copied().collect()))
-            }
-            Op::AssertVersion { version } => {
-                self.must_exist()?;
-                Self::guard(self.target.info.is_some_and(|i| i.version == *version))
-            }
-            Op::AssertExists => {
-                self.must_exist()?;
-                Ok(OpResult::Done)
-            }
-            Op::AssertAbsent => {
-                if self.exists {
-                    return Err(OpError::Exists { at: 0 }.into());
-                }
-                Ok(OpResult::Done)
-            }
-            Op::CompareXattr { name, how, value } => {
-                self.must_exist()?;
-                Self::guard(how.holds(&self.xattr(name)?.unwrap_or_default(), value))
-            }
-            Op::CompareOmap { key, how, value } => {
-                self.must_exist()?;
-                Self::guard(how.holds(&self.omap_get(key)?.unwrap_or_default(), value))
-            }
-            Op::CompareExtent { offset, data } => {
-                let stored = self.read(*offset, data.len() as u64)?;
-                let (head, rest) = data.split_at(stored.len());
-                Self::guard(stored == head && rest.iter().all(|b| *b == 0))
-            }
-            Op::Create { exclusive } => {
-                if *exclusive && self.exists {
-                    return Err(OpError::Exists { at: 0 }.into());
-                }
-                self.touch();
-                Ok(OpResult::Done)
-            }
-            Op::Write { offset, data } => self.write(*offset, data.clone()).map(|()| OpResult::Done),
-            Op::WriteFull { data } => self.write_full(data.clone()).map(|()| OpResult::Done),
-            Op::Append { data } => self.write(self.info.size, data.clone()).map(|()| OpResult::Done),
-            Op::Zero { offset, len } => {
-                self.must_exist()?;
-                self.zero(*offset, *len);
-                Ok(OpResult::Done)
-            }
-            Op::Truncate { size } => {
-                self.must_exist()?;
-                self.truncate(*size)?;
-                Ok(OpResult::Done)
-            }
-            Op::Remove => {
-                self.must_exist()?;
-                self.remove();
-                Ok(OpResult::Done)
-            }
-            Op::WriteSame { offset, len, data } => {
-                if data.is_empty() || len % data.len() as u64 != 0 || *len > self.target.max_object {
-                    return Err(INVALID.into());
-                }
-                let times = usize::try_from(len / data.len() as u64).map_err(|_| INVALID)?;
-                self.write(*offset, Bytes::from(data.repeat(times)))?;
-                Ok(OpResult::Done)
-            }
-            Op::SetXattr { name, value } => {
-                if name.is_empty() || name.len() > 255 || value.len() > 1 << 16 {
-                    return Err(INVALID.into());
-                }
-                self.set_xattr(name.clone(), value.clone());
-                Ok(OpResult::Done)
-            }
-            Op::RemoveXattr { name } => {
-                self.must_exist()?;
-                self.remove_xattr(name.clone());
-                Ok(OpResult::Done)
-            }
-            Op::OmapSet { entries } => {
-                self.omap_set(entries.clone());
-                Ok(OpResult::Done)
-            }
-            Op::OmapRemove { keys } => {
-                self.must_exist()?;
-                self.omap_remove(keys.clone());
-                Ok(OpResult::Done)
-            }
-            Op::OmapRemoveRange { from, to } => {
-                self.must_exist()?;
-                self.modified = true;
-                self.omap.retain(|k, _| k < from || to.as_ref().is_some_and(|t| k >= t));
-                self.ranges_gone.push((from.clone(), to.clone()));
-                self.ops.push(TxnOp::OmapRemoveRange { oid: self.oid(), from: from.clone(), to: to.clone() });
-                Ok(OpResult::Done)
-            }
-            Op::OmapClear => {
-                self.must_exist()?;
-                self.modified = true;
-                self.omap.clear();
-                self.omap_gone = true;
-                self.header = None;
-                self.ops.push(TxnOp::OmapClear { oid: self.oid() });
-                Ok(OpResult::Done)
-            }
-            Op::OmapSetHeader { header } => {
-                self.touch();
-                self.header = Some(header.clone());
-                self.ops.push(TxnOp::OmapSetHeader { oid: self.oid(), header: header.clone() });
-                Ok(OpResult::Done)
-            }
-            Op::Rollback { snap } => self.rollback(*snap),
-            Op::Call { .. } => Err(OpError::NoClass { at: 0 }.into()),
-            Op::Watch { cookie, timeout_ms } => {
-                self.must_exist()?;
-                self.modified = true;
-                let session = self.target.session;
-                self.info.watchers.insert((session, *cookie), *timeout_ms);
-                self.effects.push(Effect::Watch { session, cookie: *cookie, timeout_ms: *timeout_ms });
-                Ok(OpResult::Done)
-            }
-            Op::Unwatch { cookie } => {
-                let session = self.target.session;
-                if self.info.watchers.remove(&(session, *cookie)).is_some() {
-                    self.modified = true;
-                    self.effects.push(Effect::Unwatch { session, cookie: *cookie });
-                }
-                Ok(OpResult::Done)
-            }
-            Op::Notify { payload, timeout_ms } => {
-                self.must_exist()?;
-                self.effects.push(Effect::Notify { payload: payload.clone(), timeout_ms: *timeout_ms });
-                Ok(OpResult::Done)
-            }
-            Op::NotifyAck { notify, cookie, payload } => {
-                let session = self.target.session;
-                let (notify, cookie, payload) = (*notify, *cookie, payload.clone());
-                self.effects.push(Effect::NotifyAck { session, notify, cookie, payload });
-                Ok(OpResult::Done)
-            }
-            Op::Hint { .. } => Ok(OpResult::Done),
-        }
-    }
-
-    fn rollback(&mut self, snap: SnapId) -> Result<OpResult, Stop> {
-        let state = self.info.snaps.resolve(snap);
-        match state {
-            Some(SnapId::HEAD) => {
-                self.must_exist()?;
-                Ok(OpResult::Done)
-            }
-            None => {
-                // It did not exist then.
-                if self.exists {
-                    self.remove();
-                }
-                Ok(OpResult::Done)
-            }
-            Some(id) => {
-                let size = self.info.snaps.clones.iter().find(|c| c.id == id).map_or(0, |c| c.size);
-                let from = ObjectId { snap: id, ..self.oid() };
-                let snaps = self.info.snaps.clone();
-                let watchers = self.info.watchers.clone();
-                let dirty = self.info.size.max(size);
-                self.remove();
-                self.dirty.push((0, dirty));
-                self.exists = true;
-                self.base_gone = false;
-                self.omap_gone = false;
-                self.rolled = true;
-                self.base_len = size;
-                self.info = ObjectInfo { snaps, watchers, size, ..ObjectInfo::default() };
-                self.ops.clear();
-                self.ops.push(TxnOp::Clone { from, to: self.oid() });
-                Ok(OpResult::Done)
-            }
-        }
-    }
 }
 
 /// The greatest key below all that carry the prefix, as an exclusive lower bound; none if there is no lower bound.
@@ -747,21 +536,4 @@ fn before(prefix: &[u8]) -> Option<Bytes> {
         out.extend_from_slice(&[0xff; 8]);
     }
     if out.is_empty() { None } else { Some(Bytes::from(out)) }
-}
-
-/// Runs of bytes that are not zero, in pieces of 512.
-fn sparse(offset: u64, data: &Bytes) -> Vec<(u64, Bytes)> {
-    const PIECE: usize = 512;
-    let mut out: Vec<(usize, usize)> = Vec::new();
-    for start in (0..data.len()).step_by(PIECE) {
-        let end = (start + PIECE).min(data.len());
-        if data[start..end].iter().all(|b| *b == 0) {
-            continue;
-        }
-        match out.last_mut() {
-            Some((_, to)) if *to == start => *to = end,
-            _ => out.push((start, end)),
-        }
-    }
-    out.into_iter().map(|(a, b)| (offset + a as u64, data.slice(a..b))).collect()
 }

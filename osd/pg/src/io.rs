@@ -210,6 +210,9 @@ pub struct Report {
 pub struct Step<'a> {
     /// Now, by this osd's clock.
     pub now: Time,
+    /// Milliseconds since 1970 by this osd's wall clock. For the expiry of locks and the like, which a human would judge
+    /// by; never for order, never for safety.
+    pub wall_ms: u64,
     /// In order.
     pub out: &'a mut Vec<Output>,
 }

@@ -14,6 +14,7 @@
 //! a new interval to active, `pg/replicate.rs` the way of a write.
 #![forbid(unsafe_code)]
 
+pub mod class;
 pub mod exec;
 pub mod format;
 pub mod io;
@@ -32,3 +33,5 @@ pub use pg::{PlacementGroup, Stored, TRANSITIONS};
 
 #[cfg(test)]
 mod table_test;
+#[cfg(test)]
+mod testkit;

@@ -11,6 +11,8 @@ use crate::codec_struct;
 pub const INFO_XATTR: &[u8] = b"_";
 /// Prefix of users' xattrs in the store.
 pub const USER: u8 = b'u';
+/// Prefix of what server-side classes keep as xattrs: `c<class>.<name>`.
+pub const CLASS: u8 = b'c';
 /// Namespaces that begin with this are the core's own: unfinished copies.
 pub const TEMP_PREFIX: &[u8] = b"\0temp";
 

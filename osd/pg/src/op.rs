@@ -126,6 +126,9 @@ pub enum Op {
 impl Op {
     /// Does it change the object.
     pub fn writes(&self) -> bool {
+        if let Op::Call { class, method, .. } = self {
+            return crate::class::writes(class, method);
+        }
         matches!(
             self,
             Op::Create { .. }

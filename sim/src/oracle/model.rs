@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use nacre_pg::log::Outcome;
 use nacre_pg::op::{Op, OpError, OpResult};
-use nacre_proto::ids::SnapId;
+use nacre_proto::ids::{SessionId, SnapId};
 
+use super::classes::{self, Kept, Seen};
 use crate::history::Call;
 
 /// One state of an object.
@@ -16,6 +17,7 @@ pub struct Content {
     data: Vec<u8>,
     xattrs: BTreeMap<Bytes, Bytes>,
     omap: BTreeMap<Bytes, Bytes>,
+    kept: Kept,
 }
 
 /// An object with its frozen states.
@@ -39,7 +41,7 @@ impl Model {
         let mut results = Vec::new();
         let mut changed = false;
         for (i, op) in call.ops.iter().enumerate() {
-            match self.one(op, &mut next, &mut changed) {
+            match self.one(session(call), op, &mut next, &mut changed) {
                 Ok(r) => results.push(r),
                 Err(e) => return (Err(e.at(i as u32)), self.clone()),
             }
@@ -76,12 +78,18 @@ impl Model {
         let mut changed = false;
         let mut out = Vec::new();
         for (i, op) in call.ops.iter().enumerate() {
-            out.push(self.one(op, &mut state, &mut changed).map_err(|e| e.at(i as u32))?);
+            out.push(self.one(session(call), op, &mut state, &mut changed).map_err(|e| e.at(i as u32))?);
         }
         Ok(out)
     }
 
-    fn one(&self, op: &Op, state: &mut Option<Content>, changed: &mut bool) -> Result<OpResult, OpError> {
+    fn one(
+        &self,
+        session: SessionId,
+        op: &Op,
+        state: &mut Option<Content>,
+        changed: &mut bool,
+    ) -> Result<OpResult, OpError> {
         let absent = OpError::NotFound { at: 0 };
         match op {
             Op::Read { offset, len } => {
@@ -184,9 +192,26 @@ impl Model {
                 *state = was;
                 Ok(OpResult::Done)
             }
+            Op::Call { class, method, input } => {
+                let exists = state.is_some();
+                let mut c = state.clone().unwrap_or_default();
+                let mut seen = Seen { kept: &mut c.kept, omap: &mut c.omap, exists, session };
+                let out = classes::call(&mut seen, class, method, input)?;
+                // All methods that write do write, but for taking from an empty queue.
+                let nothing = method == "take" && *state == Some(c.clone());
+                if classes::writes(method) && !nothing {
+                    *changed = true;
+                    *state = Some(c);
+                }
+                Ok(OpResult::Data(out))
+            }
             _ => Err(OpError::Invalid { at: 0 }),
         }
     }
+}
+
+fn session(call: &Call) -> SessionId {
+    SessionId(call.client + 1)
 }
 
 fn put(data: &mut Vec<u8>, offset: usize, bytes: &[u8]) {

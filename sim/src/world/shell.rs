@@ -89,10 +89,11 @@ impl World {
             return;
         }
         let now = self.nodes[i].now(self.now);
+        let wall_ms = self.now / MS;
         let mut out = Vec::new();
         let Some((core, group)) = self.nodes[i].pgs.get_mut(&pg) else { return };
         let core = *core;
-        group.step(&mut Step { now, out: &mut out }, input);
+        group.step(&mut Step { now, wall_ms, out: &mut out }, input);
         self.mix(out.len() as u64);
         for o in out {
             self.output(osd, pg, core, o);

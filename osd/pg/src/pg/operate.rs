@@ -106,7 +106,7 @@ impl PlacementGroup {
             self.waiting.push_back(op);
             return;
         }
-        let writes = op.ops.iter().any(|o| o.writes() || matches!(o, Op::Call { .. }));
+        let writes = op.ops.iter().any(Op::writes);
         if writes && !self.cfg.is(Fault::DropRequestId) {
             if let Some(ids) = self.queued.get_mut(&op.reqid) {
                 ids.push(op.id);
@@ -256,7 +256,7 @@ impl PlacementGroup {
             head: head.as_ref(),
             session: running.op.reqid.session,
             max_object: self.cfg.max_object,
-            now_ms: cx.now.0 / 1_000_000,
+            wall_ms: cx.wall_ms,
         };
         match run(&target, &running.fetched, &running.op.ops) {
             Err(Stop::Need(items)) => self.fetch(cx, oid, read_from, items, running),

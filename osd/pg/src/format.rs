@@ -34,12 +34,19 @@ pub enum FormatError {
 /// A cursor over bytes being decoded. Lengths are checked before anything is allocated.
 pub struct Reader<'a> {
     buf: &'a [u8],
+    /// The buffer that `buf` lies in, if payloads may share it.
+    whole: Option<&'a Bytes>,
 }
 
 impl<'a> Reader<'a> {
     /// Over all of `buf`.
     pub fn new(buf: &'a [u8]) -> Self {
-        Reader { buf }
+        Reader { buf, whole: None }
+    }
+
+    /// Over all of `whole`; payloads that are read keep it alive instead of being copied.
+    pub fn shared(whole: &'a Bytes) -> Self {
+        Reader { buf: whole, whole: Some(whole) }
     }
 
     /// The next `n` bytes.
@@ -88,6 +95,26 @@ macro_rules! numbers {
     )*};
 }
 numbers!(u8, u32, u64, i64);
+
+impl<T: Codec> Codec for Box<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        T::put(self, out);
+    }
+    fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
+        T::get(r).map(Box::new)
+    }
+}
+
+impl Codec for String {
+    fn put(&self, out: &mut Vec<u8>) {
+        put_len(self.len(), out);
+        out.extend_from_slice(self.as_bytes());
+    }
+    fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
+        let n = r.count()?;
+        Ok(String::from_utf8_lossy(r.take(n)?).into_owned())
+    }
+}
 
 macro_rules! newtypes {
     ($($t:ident),*) => {$(
@@ -169,7 +196,12 @@ impl Codec for Bytes {
     }
     fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
         let n = r.count()?;
-        Ok(Bytes::copy_from_slice(r.take(n)?))
+        let bytes = r.take(n)?;
+        Ok(match r.whole {
+            // A few bytes are cheaper to copy than the whole frame is to keep.
+            Some(whole) if n > 256 => whole.slice_ref(bytes),
+            _ => Bytes::copy_from_slice(bytes),
+        })
     }
 }
 

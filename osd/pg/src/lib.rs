@@ -27,6 +27,7 @@ pub mod op;
 mod pg;
 pub mod state;
 pub mod view;
+pub mod wire;
 
 pub use io::{Input, Output, Step};
 pub use pg::{PlacementGroup, Stored, TRANSITIONS};

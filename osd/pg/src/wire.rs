@@ -1,0 +1,130 @@
+//! Bytes of what travels: messages between replicas, requests of clients and their answers. One envelope for all:
+//! a version byte, then the fields in order. The frame around them carries length and checksum, so neither is repeated
+//! here. Payloads are not copied when read: they share the frame's buffer.
+//!
+//! A version byte other than [`VERSION`] is refused with both numbers named.
+
+use bytes::Bytes;
+use nacre_proto::ids::{Epoch, ObjectId, PgId};
+use nacre_proto::txn::{Compression, TxnOp, WriteHint};
+
+use crate::format::{Codec, FormatError, Reader};
+use crate::log::ReqId;
+use crate::msg::{Body, Chunk, PeerMsg, ScrubLine};
+use crate::op::{ClientOp, Compare, Op, OpId, Reply, SnapContext};
+use crate::{codec_enum, codec_struct};
+
+/// Version 1: the first.
+pub const VERSION: u8 = 1;
+
+codec_enum!(Compression { 0 => Lz4 {}, 1 => Zstd {} });
+codec_struct!(WriteHint { compressible, cold });
+codec_enum!(TxnOp {
+    0 => Touch { oid: a }, 1 => Write { oid: a, offset: b, data: c, hint: d }, 2 => Zero { oid: a, offset: b, len: c },
+    3 => Truncate { oid: a, size: b }, 4 => Remove { oid: a }, 5 => Clone { from: a, to: b },
+    6 => CloneRange { from: a, to: b, from_offset: c, len: d, to_offset: e }, 7 => Rename { from: a, to: b },
+    8 => SetXattr { oid: a, name: b, value: c }, 9 => RemoveXattr { oid: a, name: b },
+    10 => OmapSet { oid: a, entries: b }, 11 => OmapRemove { oid: a, keys: b },
+    12 => OmapRemoveRange { oid: a, from: b, to: c }, 13 => OmapClear { oid: a },
+    14 => OmapSetHeader { oid: a, header: b }, 15 => LogAppend { version: a, entry: b }, 16 => LogTrim { to: a },
+    17 => LogRewind { after: a }, 18 => SetMeta { key: a, value: b }, 19 => CreateCollection {},
+    20 => SplitCollection { child: a, pg_num: b }, 21 => RemoveCollection {},
+});
+codec_struct!(Chunk { at, next, xattrs, header, size, data, omap });
+codec_struct!(ScrubLine { oid, info, size, xattrs, data, omap, damaged });
+codec_enum!(Body {
+    0 => Query { history: a, past: b }, 1 => Info { info: a, past: b, lease: c, holder: d, asked: e },
+    2 => QueryLog {}, 3 => Log { part: a, dups: b, stats: c },
+    4 => Activate { info: a, past: b, part: c, dups: d, reset: e }, 5 => Activated { info: a, missing: b },
+    6 => Rep { prev: a, entries: b, ops: c, trim_to: d }, 7 => RepAck { durable: a },
+    8 => Lease { sent: a, last: b }, 9 => LeaseAck { sent: a }, 10 => Pull { oid: a, need: b, at: c },
+    11 => Pulled { oid: a, need: b, chunk: c }, 12 => Push { oid: a, version: b, chunk: c },
+    13 => Pushed { oid: a, version: b, at: c }, 14 => Forget { oid: a, entry: b }, 15 => Scan { from: a, to: b },
+    16 => Scanned { from: a, list: b }, 17 => Progress { to: a, remove: b }, 18 => ProgressAck { to: a },
+    19 => Reserve { kind: a, priority: b }, 20 => Reserved { kind: a }, 21 => Revoked { kind: a },
+    22 => Release { kind: a }, 23 => Clean { history: a, trim_to: b }, 24 => Remove {},
+    25 => ScrubRange { from: a, to: b, deep: c }, 26 => ScrubIs { from: a, lines: b }, 27 => Repair { items: a },
+    28 => Repairing { missing: a }, 29 => Purged { info: a },
+});
+codec_struct!(PeerMsg { epoch, interval, body });
+
+codec_enum!(Compare { 0 => Eq {}, 1 => Ne {}, 2 => Gt {}, 3 => Ge {}, 4 => Lt {}, 5 => Le {} });
+codec_struct!(SnapContext { seq, snaps });
+codec_enum!(Op {
+    0 => Stat {}, 1 => Read { offset: a, len: b }, 2 => SparseRead { offset: a, len: b },
+    3 => Checksum { offset: a, len: b, chunk: c }, 4 => GetXattr { name: a }, 5 => ListXattrs {},
+    6 => OmapRange { after: a, prefix: b, max: c }, 7 => OmapKeys { keys: a }, 8 => OmapHeader {}, 9 => ListSnaps {},
+    10 => ListWatchers {}, 11 => AssertVersion { version: a }, 12 => AssertExists {}, 13 => AssertAbsent {},
+    14 => CompareXattr { name: a, how: b, value: c }, 15 => CompareOmap { key: a, how: b, value: c },
+    16 => CompareExtent { offset: a, data: b }, 17 => Create { exclusive: a }, 18 => Write { offset: a, data: b },
+    19 => WriteFull { data: a }, 20 => Append { data: a }, 21 => Zero { offset: a, len: b }, 22 => Truncate { size: a },
+    23 => Remove {}, 24 => WriteSame { offset: a, len: b, data: c }, 25 => SetXattr { name: a, value: b },
+    26 => RemoveXattr { name: a }, 27 => OmapSet { entries: a }, 28 => OmapRemove { keys: a },
+    29 => OmapRemoveRange { from: a, to: b }, 30 => OmapClear {}, 31 => OmapSetHeader { header: a },
+    32 => Rollback { snap: a }, 33 => Call { class: a, method: b, input: c },
+    34 => Watch { cookie: a, timeout_ms: b }, 35 => Unwatch { cookie: a }, 36 => Notify { payload: a, timeout_ms: b },
+    37 => NotifyAck { notify: a, cookie: b, payload: c }, 38 => Hint { size: a, cold: b },
+});
+codec_enum!(Reply { 0 => Done { outcome: a, version: b }, 1 => Again { epoch: a } });
+
+/// A request of a client, on its way to the primary of a pg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The pg the client chose by its map.
+    pub pg: PgId,
+    /// The request's identity.
+    pub reqid: ReqId,
+    /// All of the session's requests below this were answered.
+    pub acked_below: u64,
+    /// The client's map.
+    pub epoch: Epoch,
+    /// The object.
+    pub oid: ObjectId,
+    /// For writes.
+    pub snapc: SnapContext,
+    /// The vector.
+    pub ops: Vec<Op>,
+}
+codec_struct!(Ask { pg, reqid, acked_below, epoch, oid, snapc, ops });
+
+impl Ask {
+    /// As the core takes it; `id` is the shell's number for where the reply goes.
+    pub fn into_op(self, id: OpId) -> (PgId, ClientOp) {
+        let Ask { pg, reqid, acked_below, epoch, oid, snapc, ops } = self;
+        (pg, ClientOp { id, reqid, acked_below, epoch, oid, snapc, ops })
+    }
+}
+
+/// A message between the replicas of one pg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// Of which pg.
+    pub pg: PgId,
+    /// What.
+    pub msg: PeerMsg,
+}
+codec_struct!(Said { pg, msg });
+
+/// Puts a value into its envelope.
+pub fn encode<T: Codec>(value: &T) -> Bytes {
+    let mut out = Vec::with_capacity(256);
+    out.push(VERSION);
+    value.put(&mut out);
+    Bytes::from(out)
+}
+
+/// Takes it out again. Payloads share `bytes`.
+pub fn decode<T: Codec>(bytes: &Bytes) -> Result<T, FormatError> {
+    let mut reader = Reader::shared(bytes);
+    let version = u8::get(&mut reader)?;
+    if version != VERSION {
+        return Err(FormatError::TooNew { known: VERSION, found: version });
+    }
+    let value = T::get(&mut reader)?;
+    reader.finish()?;
+    Ok(value)
+}
+
+#[cfg(test)]
+#[path = "wire_test.rs"]
+mod tests;

@@ -1,0 +1,249 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Debug, Write};
+use std::path::PathBuf;
+
+use nacre_proto::ids::{OsdId, PoolId, SessionId, SnapId, Version};
+
+use super::*;
+use crate::io::{Duration, SlotKind, Time};
+use crate::log::{Change, Delta, Dup, Dups, LogEntry, LogPart, Missing, MissingItem};
+use crate::msg::{CopyCursor, Cursor};
+use crate::op::{CloneLine, OpError, OpResult};
+use crate::state::{History, Info, Stats};
+use crate::view::PastIntervals;
+
+fn v(epoch: u64, counter: u64) -> Version {
+    Version { epoch: Epoch(epoch), counter }
+}
+
+fn oid() -> ObjectId {
+    ObjectId { pool: PoolId(3), hash: 0xdead_beef, namespace: "vms".into(), name: "disk.0".into(), snap: SnapId::HEAD }
+}
+
+fn entry() -> LogEntry {
+    LogEntry {
+        version: v(7, 9),
+        oid: oid(),
+        prior: Some(v(6, 2)),
+        change: Change::Modify,
+        reqid: Some(ReqId { session: SessionId(5), tid: 8 }),
+        acked_below: 3,
+        outcome: Some(Ok(vec![OpResult::Done])),
+        delta: Delta { objects: 1, clones: -2, bytes: 3 },
+    }
+}
+
+fn chunk() -> Chunk {
+    let at = CopyCursor { offset: 4096, omap_after: Some("k".into()) };
+    Chunk {
+        at: CopyCursor::default(),
+        next: Some(at),
+        xattrs: vec![("_".into(), "info".into())],
+        header: "head".into(),
+        size: 9000,
+        data: vec![7; 300].into(),
+        omap: vec![("a".into(), "b".into())],
+    }
+}
+
+fn bodies() -> Vec<Body> {
+    let history = History { created: Epoch(1), started: Epoch(2), clean: Epoch(3) };
+    let (past, info) = (PastIntervals::default(), Box::new(Info::new(PgId { pool: PoolId(3), seed: 4 })));
+    let part = LogPart { tail: v(1, 1), head: v(7, 9), entries: vec![entry()] };
+    let reqid = ReqId { session: SessionId(5), tid: 7 };
+    let dup = Dup { version: v(6, 2), outcome: Err(OpError::Guard { at: 1 }) };
+    let dups = Dups { replies: BTreeMap::from([(reqid, dup)]), acked: BTreeMap::from([(SessionId(5), 3)]) };
+    let mut missing = Missing::default();
+    missing.insert(oid(), MissingItem { need: v(7, 9), have: None });
+    let at = CopyCursor { offset: 1, omap_after: None };
+    let (need, to) = (v(7, 9), Cursor::At(oid()));
+    let line =
+        ScrubLine { oid: oid(), info: Some("i".into()), size: 5, xattrs: 1, data: Some(2), omap: None, damaged: true };
+    let write = TxnOp::Write {
+        oid: oid(),
+        offset: 8192,
+        data: vec![1; 400].into(),
+        hint: WriteHint { compressible: Some(Compression::Zstd), cold: true },
+    };
+    vec![
+        Body::Query { history, past: past.clone() },
+        Body::Info {
+            info: info.clone(),
+            past: past.clone(),
+            lease: Duration::ms(3),
+            holder: Some(OsdId(4)),
+            asked: true,
+        },
+        Body::QueryLog,
+        Body::Log { part: part.clone(), dups: dups.clone(), stats: Stats { objects: 1, clones: 2, bytes: 3 } },
+        Body::Activate { info: info.clone(), past, part, dups, reset: true },
+        Body::Activated { info: info.clone(), missing: missing.clone() },
+        Body::Rep {
+            prev: v(7, 8),
+            entries: vec![entry()],
+            ops: vec![write, TxnOp::Touch { oid: oid() }],
+            trim_to: v(1, 1),
+        },
+        Body::RepAck { durable: need },
+        Body::Lease { sent: Time(5), last: Duration::ms(8) },
+        Body::LeaseAck { sent: Time(5) },
+        Body::Pull { oid: oid(), need, at: at.clone() },
+        Body::Pulled { oid: oid(), need, chunk: Some(chunk()) },
+        Body::Push { oid: oid(), version: need, chunk: chunk() },
+        Body::Pushed { oid: oid(), version: need, at },
+        Body::Forget { oid: oid(), entry: entry() },
+        Body::Scan { from: Cursor::Min, to: to.clone() },
+        Body::Scanned { from: to.clone(), list: vec![(oid(), need)] },
+        Body::Progress { to: Cursor::Max, remove: vec![oid()] },
+        Body::ProgressAck { to: to.clone() },
+        Body::Reserve { kind: SlotKind::Remote, priority: 9 },
+        Body::Reserved { kind: SlotKind::Local },
+        Body::Revoked { kind: SlotKind::Scrub },
+        Body::Release { kind: SlotKind::Remote },
+        Body::Clean { history, trim_to: v(2, 2) },
+        Body::Remove,
+        Body::ScrubRange { from: Cursor::Min, to, deep: true },
+        Body::ScrubIs { from: Cursor::Min, lines: vec![line] },
+        Body::Repair { items: vec![(oid(), need)] },
+        Body::Repairing { missing },
+        Body::Purged { info },
+    ]
+}
+
+fn ops() -> Vec<Op> {
+    let (name, value, keys): (Bytes, Bytes, Vec<Bytes>) = ("n".into(), "v".into(), vec!["a".into(), "b".into()]);
+    let data = Bytes::from(vec![9; 300]);
+    vec![
+        Op::Stat,
+        Op::Read { offset: 1, len: 2 },
+        Op::SparseRead { offset: 1, len: 2 },
+        Op::Checksum { offset: 1, len: 2, chunk: 3 },
+        Op::GetXattr { name: name.clone() },
+        Op::ListXattrs,
+        Op::OmapRange { after: Some(name.clone()), prefix: value.clone(), max: 5 },
+        Op::OmapKeys { keys: keys.clone() },
+        Op::OmapHeader,
+        Op::ListSnaps,
+        Op::ListWatchers,
+        Op::AssertVersion { version: v(1, 2) },
+        Op::AssertExists,
+        Op::AssertAbsent,
+        Op::CompareXattr { name: name.clone(), how: Compare::Ge, value: value.clone() },
+        Op::CompareOmap { key: name.clone(), how: Compare::Ne, value: value.clone() },
+        Op::CompareExtent { offset: 3, data: data.clone() },
+        Op::Create { exclusive: true },
+        Op::Write { offset: 4096, data: data.clone() },
+        Op::WriteFull { data: data.clone() },
+        Op::Append { data: data.clone() },
+        Op::Zero { offset: 1, len: 2 },
+        Op::Truncate { size: 3 },
+        Op::Remove,
+        Op::WriteSame { offset: 1, len: 600, data },
+        Op::SetXattr { name: name.clone(), value: value.clone() },
+        Op::RemoveXattr { name: name.clone() },
+        Op::OmapSet { entries: vec![(name.clone(), value.clone())] },
+        Op::OmapRemove { keys },
+        Op::OmapRemoveRange { from: name.clone(), to: None },
+        Op::OmapClear,
+        Op::OmapSetHeader { header: value.clone() },
+        Op::Rollback { snap: SnapId(4) },
+        Op::Call { class: "lock".into(), method: "take".into(), input: value.clone() },
+        Op::Watch { cookie: 1, timeout_ms: 2 },
+        Op::Unwatch { cookie: 1 },
+        Op::Notify { payload: value.clone(), timeout_ms: 3 },
+        Op::NotifyAck { notify: 1, cookie: 2, payload: value },
+        Op::Hint { size: 5, cold: true },
+    ]
+}
+
+fn replies() -> Vec<Reply> {
+    let clone = CloneLine { id: SnapId(3), snaps: vec![SnapId(2), SnapId(3)], size: 9 };
+    let results = vec![
+        OpResult::Done,
+        OpResult::Data(vec![4; 300].into()),
+        OpResult::Stat { size: 1, version: v(2, 3) },
+        OpResult::Extents(vec![(5, "x".into())]),
+        OpResult::Sums(vec![1, 2]),
+        OpResult::Pairs { pairs: vec![("a".into(), "b".into())], more: true },
+        OpResult::Snaps { clones: vec![clone], head: true },
+        OpResult::Watchers(vec![(SessionId(1), 2)]),
+        OpResult::Notified { acks: vec![(1, "y".into())], missed: vec![(SessionId(1), 2)] },
+    ];
+    vec![
+        Reply::Done { outcome: Ok(results), version: v(5, 6) },
+        Reply::Done { outcome: Err(OpError::Class { at: 2, code: 16 }), version: v(5, 6) },
+        Reply::Again { epoch: Epoch(9) },
+    ]
+}
+
+fn ask() -> Ask {
+    let snapc = SnapContext { seq: SnapId(4), snaps: vec![SnapId(4), SnapId(2)] };
+    let reqid = ReqId { session: SessionId(1), tid: 2 };
+    Ask { pg: PgId { pool: PoolId(3), seed: 4 }, reqid, acked_below: 1, epoch: Epoch(9), oid: oid(), snapc, ops: ops() }
+}
+
+fn said() -> Vec<Said> {
+    let pg = PgId { pool: PoolId(3), seed: 4 };
+    let say = |body| Said { pg, msg: PeerMsg { epoch: Epoch(9), interval: Epoch(8), body } };
+    bodies().into_iter().map(say).collect()
+}
+
+/// Comes back the same; no prefix is taken for the whole; no flipped bit does worse than another value or an error.
+fn holds<T: Codec + PartialEq + Debug>(value: &T) -> Bytes {
+    let bytes = encode(value);
+    assert_eq!(&decode::<T>(&bytes).unwrap(), value);
+    for len in 0..bytes.len() {
+        assert!(decode::<T>(&bytes.slice(..len)).is_err(), "{len} of {} bytes were taken for {value:?}", bytes.len());
+    }
+    for at in 0..bytes.len() {
+        let mut bad = bytes.to_vec();
+        bad[at] ^= 0x80;
+        let _either = decode::<T>(&bad.into());
+    }
+    bytes
+}
+
+#[test]
+fn all_that_travels_comes_back_and_version_1_stays_readable() {
+    let mut now =
+        String::from("# Version 1 of every message, in hex: kind, name, bytes. Kept so that it stays readable.\n");
+    let mut line = |kind: &str, name: &str, bytes: Bytes| {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(now, "{kind} {name} {hex}").unwrap();
+    };
+    let mut names = BTreeSet::new();
+    for said in said() {
+        assert!(names.insert(said.msg.body.name()));
+        line("peer", said.msg.body.name(), holds(&said));
+    }
+    line("ask", "all_ops", holds(&ask()));
+    for (index, reply) in replies().iter().enumerate() {
+        line("reply", &index.to_string(), holds(reply));
+    }
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/pg/wire-1.txt");
+    if std::env::var_os("NACRE_REWRITE").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &now).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap();
+    assert!(kept == now, "bytes of version 1 changed: old peers would not understand them. Raise VERSION instead");
+}
+
+#[test]
+fn another_version_is_refused_by_its_number() {
+    let mut bytes = encode(&ask()).to_vec();
+    bytes[0] = 2;
+    assert_eq!(decode::<Ask>(&bytes.into()), Err(FormatError::TooNew { known: 1, found: 2 }));
+}
+
+#[test]
+fn payloads_are_not_copied() {
+    let bytes = encode(&ask());
+    let back: Ask = decode(&bytes).unwrap();
+    let within = bytes.as_ptr() as usize..bytes.as_ptr() as usize + bytes.len();
+    let shared = back.ops.iter().filter_map(|op| match op {
+        Op::Write { data, .. } | Op::WriteFull { data } | Op::Append { data } => Some(data.as_ptr() as usize),
+        _ => None,
+    });
+    assert_eq!(shared.map(|at| within.contains(&at)).collect::<Vec<_>>(), [true; 3]);
+}

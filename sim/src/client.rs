@@ -4,6 +4,7 @@
 //! told to, or when no answer comes (over a new connection), and sometimes for no reason at all.
 
 pub(crate) mod calls;
+pub mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,7 +61,8 @@ impl Client {
 
     /// Requests without an answer.
     pub fn waiting(&self) -> usize {
-        self.pending.len()
+        // Watches are renewed for ever: `oracle/notify.rs` sees to their answers.
+        self.pending.values().filter(|p| !matches!(p.ops[..], [Op::Watch { .. }])).count()
     }
 
     /// What they are, for the report of a stuck run.
@@ -152,6 +154,9 @@ impl World {
             16 => vec![Op::GetXattr { name: lock }],
             _ => vec![Op::Read { offset: 0, len: 1 << 20 }],
         };
+        if !only_reads && self.watch_work(client, &name, &kept) {
+            return;
+        }
         let me = &mut self.clients[c];
         if self.scenario.classes && !only_reads && me.extra.chance(1, 3) {
             let ops = calls::draw(&mut me.extra, client, u64::from(self.scenario.clients), &kept);
@@ -261,6 +266,8 @@ impl World {
             Reply::Done { outcome, .. } => {
                 if let Some(p) = self.clients[c].pending.remove(&tid) {
                     self.note(|| format!("client {client} tid {tid} answered {outcome:?}"));
+                    let asked = self.history.objects.get(&p.name).map_or(0, |l| l[p.place].asked);
+                    self.watch_answered(client, &p.name, &p.ops, asked, &outcome);
                     self.history.answer(&p.name, p.place, now, outcome);
                 }
             }

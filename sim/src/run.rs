@@ -98,6 +98,7 @@ fn build(seed: u64, options: &Options) -> World {
     for client in 0..w.clients.len() as u32 {
         w.after(MS, Event::Work { client });
         w.after(300 * MS, Event::Overdue { client });
+        w.after(150 * MS, Event::Keep { client });
     }
     w.after(50 * MS, Event::Watch);
     let first = w.scenario.calm;
@@ -146,6 +147,10 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
                 ] {
                     w.ask_op(c as u32, &name, vec![op], SnapId::HEAD);
                 }
+                if w.scenario.watches {
+                    let payload = Bytes::from_static(b"last");
+                    w.ask_op(c as u32, &name, vec![Op::Notify { payload, timeout_ms: 5000 }], SnapId::HEAD);
+                }
                 if w.scenario.classes {
                     for op in crate::client::calls::last_look() {
                         w.ask_op(c as u32, &name, vec![op], SnapId::HEAD);
@@ -157,6 +162,12 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
             }
         }
         settle(&mut w);
+        if w.scenario.watches && w.violations.is_empty() {
+            // The watches of the dead run out.
+            let end = w.now + 7000 * MS;
+            while w.step(end) {}
+            settle(&mut w);
+        }
     }
     if w.violations.is_empty() {
         oracle::at_rest(&mut w);
@@ -180,6 +191,7 @@ fn heal(w: &mut World) {
     }
     w.note(|| "heal".to_owned());
     w.faulty = false;
+    w.healed = w.now;
     w.heal_all();
     for i in 0..w.nodes.len() as u32 {
         w.after(MS, Event::Restart { osd: OsdId(i) });

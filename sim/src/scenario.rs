@@ -46,6 +46,8 @@ pub struct Scenario {
     pub snapshots: bool,
     /// Server-side classes are called.
     pub classes: bool,
+    /// Clients watch objects and notify each other.
+    pub watches: bool,
     /// Length of the faulty phase.
     pub span: u64,
     /// Entries of a log.
@@ -88,6 +90,7 @@ impl Scenario {
             calm: [400 * MS, 1500 * MS, 4000 * MS][r.below(3) as usize],
             snapshots: r.chance(1, 2),
             classes: Rng::new(seed ^ 0x636c_6173).chance(1, 2),
+            watches: Rng::new(seed ^ 0x7761_7463).chance(1, 3),
             span: r.range(4, 12) * 1000 * MS,
             log_keep: [4, 12, 40, 400][r.below(4) as usize],
             drift: [0, 100, 400][r.below(3) as usize],

@@ -8,6 +8,7 @@ mod net;
 mod service;
 mod shell;
 
+use bytes::Bytes;
 use nacre_pg::io::{Input, ReadId, ReadItem, Report, Request, TimerId};
 use nacre_pg::msg::PeerMsg;
 use nacre_pg::op::{ClientOp, Reply};
@@ -16,6 +17,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::client::Client;
+use crate::client::watch::Watches;
 use crate::history::History;
 use crate::map::Maps;
 use crate::node::Node;
@@ -68,6 +70,10 @@ pub enum Event {
     Retry { client: u32, tid: u64 },
     /// A client looks for answers that are overdue.
     Overdue { client: u32 },
+    /// A client renews its watches.
+    Keep { client: u32 },
+    /// A notify reaches a watcher.
+    Notified { client: u32, from: OsdId, link: u64, name: Bytes, cookie: u64, notify: u64, payload: Bytes },
     /// Invariants are looked at in passing.
     Sample,
 }
@@ -94,6 +100,10 @@ pub struct World {
     pub clients: Vec<Client>,
     /// What clients saw.
     pub history: History,
+    /// Watches, and answers to notifies.
+    pub watches: Watches,
+    /// When everything was healed; far off until then.
+    pub healed: u64,
     /// Faults still happen.
     pub faulty: bool,
     /// How each pg is, by the reports of its osds.
@@ -144,6 +154,8 @@ impl World {
             nodes,
             clients,
             history: History::default(),
+            watches: Watches::default(),
+            healed: u64::MAX,
             faulty: true,
             reports: BTreeMap::new(),
             moves: BTreeMap::new(),
@@ -245,6 +257,12 @@ impl World {
             Event::Work { client } => self.client_work(client),
             Event::Retry { client, tid } => self.client_retry(client, tid),
             Event::Overdue { client } => self.client_overdue(client),
+            Event::Keep { client } => self.client_keeps(client),
+            Event::Notified { client, from, link, name, cookie, notify, payload } => {
+                if self.arrives(End::Osd(from.0), End::Client(client), link) {
+                    self.notified(client, from, name, cookie, notify, payload);
+                }
+            }
             Event::Sample => {
                 crate::oracle::sample(self);
                 if self.faulty {

@@ -92,3 +92,18 @@ fn class_calls_take_effect() {
         assert!(answered > 20, "only {answered} calls of {class} were answered");
     }
 }
+
+/// Notifies reach watchers, some of whom answer and some do not: else the oracle of notifies judges nothing.
+#[test]
+fn notifies_reach_watchers() {
+    let traced = Options::default().traced(true);
+    let lines: Vec<String> = (0..20).flat_map(|seed| judge(seed, &traced).trace).collect();
+    let count = |what: &str| lines.iter().filter(|l| l.contains(what)).count();
+    let ended = count("Notified {");
+    let unheard = lines.iter().filter(|l| l.contains("Notified {") && l.contains("acks: []")).count();
+    let missed = lines.iter().filter(|l| l.contains("Notified {") && !l.contains("missed: []")).count();
+    assert!(
+        count("is told") > 50 && ended - unheard > 30 && missed > 3,
+        "{ended} ended, {unheard} unheard, {missed} missed some"
+    );
+}

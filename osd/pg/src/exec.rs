@@ -64,6 +64,8 @@ pub struct Executed {
     pub writes: Vec<TxnOp>,
     /// It changed something.
     pub modified: bool,
+    /// It changed who watches.
+    pub watched: bool,
     /// The object exists afterwards.
     pub exists: bool,
     /// Its metadata afterwards; version and clones are the caller's to set.
@@ -83,8 +85,6 @@ pub enum Effect {
     Unwatch { session: SessionId, cookie: u64 },
     /// Tell the watchers.
     Notify { payload: Bytes, timeout_ms: u64 },
-    /// A watcher answered.
-    NotifyAck { session: SessionId, notify: u64, cookie: u64, payload: Bytes },
 }
 
 /// What is executed on.
@@ -123,6 +123,7 @@ pub struct Workspace<'a> {
     fetched: &'a Fetched,
     ops: Vec<TxnOp>,
     modified: bool,
+    watched: bool,
     exists: bool,
     info: ObjectInfo,
     /// Bytes of the stored object beyond this are gone or never were.
@@ -160,6 +161,7 @@ impl<'a> Workspace<'a> {
             fetched,
             ops: Vec::new(),
             modified: false,
+            watched: false,
             patches: Vec::new(),
             xattrs: BTreeMap::new(),
             omap: BTreeMap::new(),
@@ -176,6 +178,7 @@ impl<'a> Workspace<'a> {
             results,
             writes: self.ops,
             modified: self.modified,
+            watched: self.watched,
             exists: self.exists,
             info: self.info,
             dirty: self.dirty,

@@ -21,6 +21,8 @@ pub const TEMP_PREFIX: &[u8] = b"\0temp";
 pub struct ObjectInfo {
     /// The log version of its last change.
     pub version: Version,
+    /// The version of its last change that a reader could see: watches do not move it.
+    pub changed: Version,
     /// Its size.
     pub size: u64,
     /// The head is removed and only keeps its clones' list.
@@ -34,7 +36,7 @@ pub struct ObjectInfo {
     /// The snapshots this clone stands for (clones only), oldest first.
     pub clone_of: Vec<SnapId>,
 }
-codec_struct!(ObjectInfo { version, size, whiteout, digest, snaps, watchers, clone_of });
+codec_struct!(ObjectInfo { version, changed, size, whiteout, digest, snaps, watchers, clone_of });
 
 /// The clones of an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

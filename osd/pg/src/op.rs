@@ -115,7 +115,8 @@ pub enum Op {
     Watch { cookie: u64, timeout_ms: u64 },
     /// Ends a watch.
     Unwatch { cookie: u64 },
-    /// Tells all watchers and waits for their answers.
+    /// Tells all watchers and waits for their answers. One of a vector at most, and of one that only reads: it may be
+    /// repeated after a failover, and a watcher may hear it twice.
     Notify { payload: Bytes, timeout_ms: u64 },
     /// Answers a notify.
     NotifyAck { notify: u64, cookie: u64, payload: Bytes },
@@ -172,13 +173,13 @@ pub enum OpResult {
     Snaps { clones: Vec<CloneLine>, head: bool },
     /// Watchers: session and cookie.
     Watchers(Vec<(SessionId, u64)>),
-    /// A notify is over: who answered with what, and who did not.
-    Notified { acks: Vec<(u64, Bytes)>, missed: Vec<(SessionId, u64)> },
+    /// A notify is over: its number, who answered with what, and who did not.
+    Notified { notify: u64, acks: Vec<((SessionId, u64), Bytes)>, missed: Vec<(SessionId, u64)> },
 }
 codec_enum!(OpResult {
     0 => Done {}, 1 => Data { 0: a }, 2 => Stat { size: s, version: v }, 3 => Extents { 0: a }, 4 => Sums { 0: a },
     5 => Pairs { pairs: p, more: m }, 6 => Snaps { clones: c, head: h }, 7 => Watchers { 0: a },
-    8 => Notified { acks: a, missed: m },
+    8 => Notified { notify: n, acks: a, missed: m },
 });
 
 /// One clone as listed.

@@ -17,6 +17,7 @@ mod operate;
 mod peering;
 mod recover;
 mod replicate;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -207,6 +208,7 @@ pub struct PlacementGroup {
     /// Unfinished copies in the store.
     pub(crate) temps: BTreeSet<ObjectId>,
     pub(crate) contexts: BTreeMap<ObjectId, Context>,
+    pub(crate) watches: watch::Watches,
     /// Operations that came before the pg is active.
     pub(crate) waiting: VecDeque<ClientOp>,
     /// Requests past admission that are not yet in the log.
@@ -426,13 +428,16 @@ impl PlacementGroup {
     fn on_timer(&mut self, cx: &mut Step<'_>, id: TimerId) {
         match id {
             TimerId::OldLease { interval } if interval == self.info.interval.0 => self.old_lease_over(cx),
+            TimerId::Notify { notify } => self.notify_over(cx, notify),
+            TimerId::Watch { watch } => self.watch_timer(cx, watch),
             _ => {}
         }
     }
 
-    fn on_order(&mut self, _cx: &mut Step<'_>, order: Order) {
+    fn on_order(&mut self, cx: &mut Step<'_>, order: Order) {
         match order {
-            Order::Scrub { .. } | Order::Unfound { .. } | Order::SessionGone(_) => {}
+            Order::SessionGone(session) => self.session_gone(cx, session),
+            Order::Scrub { .. } | Order::Unfound { .. } => {}
         }
     }
 

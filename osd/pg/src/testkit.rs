@@ -112,11 +112,13 @@ impl Bench {
             }
             let version =
                 Version { counter: self.info.as_ref().map_or(1, |i| i.version.counter + 1), ..Version::default() };
-            self.info = done.exists.then(|| ObjectInfo { version, ..done.info.clone() });
+            self.info = done.exists.then(|| ObjectInfo { version, changed: version, ..done.info.clone() });
             assert_eq!(self.info.is_some(), self.states.contains_key(&SnapId::HEAD), "store and record disagree");
             if let Some(info) = &self.info {
                 assert_eq!(info.size, self.head().data.len() as u64, "size of the record and of the store");
             }
+        } else if done.watched {
+            self.info = Some(done.info.clone());
         } else {
             assert!(done.writes.is_empty(), "writes, and says it did not");
         }

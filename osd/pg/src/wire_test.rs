@@ -167,7 +167,7 @@ fn replies() -> Vec<Reply> {
         OpResult::Pairs { pairs: vec![("a".into(), "b".into())], more: true },
         OpResult::Snaps { clones: vec![clone], head: true },
         OpResult::Watchers(vec![(SessionId(1), 2)]),
-        OpResult::Notified { acks: vec![(1, "y".into())], missed: vec![(SessionId(1), 2)] },
+        OpResult::Notified { notify: 6, acks: vec![((SessionId(1), 1), "y".into())], missed: vec![(SessionId(1), 2)] },
     ];
     vec![
         Reply::Done { outcome: Ok(results), version: v(5, 6) },

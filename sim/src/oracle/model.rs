@@ -192,6 +192,9 @@ impl Model {
                 *state = was;
                 Ok(OpResult::Done)
             }
+            // Who watches is not part of what a reader sees.
+            Op::Watch { .. } => state.as_ref().map(|_| OpResult::Done).ok_or(absent),
+            Op::Unwatch { .. } => Ok(OpResult::Done),
             Op::Call { class, method, input } => {
                 let exists = state.is_some();
                 let mut c = state.clone().unwrap_or_default();

@@ -161,7 +161,12 @@ impl World {
                 *self.moves.entry((from, to)).or_default() += 1;
                 self.note(|| format!("{osd} {pg} {from} -> {to} by {by}"));
             }
-            Output::Notify { .. } => {}
+            Output::Notify { session, cookie, notify, oid, payload } => {
+                let client = (session.0 - 1) as u32;
+                let (delay, link) = self.route(End::Osd(osd.0), End::Client(client));
+                let name = oid.name;
+                self.after(delay, Event::Notified { client, from: osd, link, name, cookie, notify, payload });
+            }
         }
     }
 

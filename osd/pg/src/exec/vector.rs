@@ -9,6 +9,9 @@ use crate::class;
 use crate::object::{ObjectInfo, USER, user_xattr};
 use crate::op::{CloneLine, Op, OpError, OpResult};
 
+/// Watches of one object: all are told by one primary.
+const WATCHERS_MAX: usize = 1000;
+
 impl Workspace<'_> {
     fn guard(holds: bool) -> Result<OpResult, Stop> {
         if holds { Ok(OpResult::Done) } else { Err(OpError::Guard { at: 0 }.into()) }
@@ -21,7 +24,7 @@ impl Workspace<'_> {
         match op {
             Op::Stat => {
                 self.must_exist()?;
-                Ok(OpResult::Stat { size: self.info.size, version: self.info.version })
+                Ok(OpResult::Stat { size: self.info.size, version: self.info.changed })
             }
             Op::Read { offset, len } => {
                 self.must_exist()?;
@@ -75,7 +78,7 @@ impl Workspace<'_> {
             }
             Op::AssertVersion { version } => {
                 self.must_exist()?;
-                Self::guard(self.target.info.is_some_and(|i| i.version == *version))
+                Self::guard(self.target.info.is_some_and(|i| i.changed == *version))
             }
             Op::AssertExists => {
                 self.must_exist()?;
@@ -178,31 +181,36 @@ impl Workspace<'_> {
             Op::Call { class, method, input } => class::call(self, class, method, input).map(OpResult::Data),
             Op::Watch { cookie, timeout_ms } => {
                 self.must_exist()?;
-                self.modified = true;
                 let session = self.target.session;
-                self.info.watchers.insert((session, *cookie), *timeout_ms);
+                if self.info.watchers.insert((session, *cookie), *timeout_ms) != Some(*timeout_ms) {
+                    self.watched = true;
+                }
+                if self.info.watchers.len() > WATCHERS_MAX {
+                    return Err(INVALID.into());
+                }
                 self.effects.push(Effect::Watch { session, cookie: *cookie, timeout_ms: *timeout_ms });
                 Ok(OpResult::Done)
             }
             Op::Unwatch { cookie } => {
                 let session = self.target.session;
                 if self.info.watchers.remove(&(session, *cookie)).is_some() {
-                    self.modified = true;
-                    self.effects.push(Effect::Unwatch { session, cookie: *cookie });
+                    self.watched = true;
                 }
+                self.effects.push(Effect::Unwatch { session, cookie: *cookie });
                 Ok(OpResult::Done)
             }
             Op::Notify { payload, timeout_ms } => {
                 self.must_exist()?;
+                let again = self.effects.iter().any(|e| matches!(e, Effect::Notify { .. }));
+                if again || self.target.oid.snap != SnapId::HEAD {
+                    return Err(INVALID.into());
+                }
                 self.effects.push(Effect::Notify { payload: payload.clone(), timeout_ms: *timeout_ms });
+                // Its own answer takes this place when the notify is over.
                 Ok(OpResult::Done)
             }
-            Op::NotifyAck { notify, cookie, payload } => {
-                let session = self.target.session;
-                let (notify, cookie, payload) = (*notify, *cookie, payload.clone());
-                self.effects.push(Effect::NotifyAck { session, notify, cookie, payload });
-                Ok(OpResult::Done)
-            }
+            // Only by itself: see `pg/watch.rs`.
+            Op::NotifyAck { .. } => Err(INVALID.into()),
             Op::Hint { .. } => Ok(OpResult::Done),
         }
     }

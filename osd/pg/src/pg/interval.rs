@@ -115,6 +115,8 @@ impl PlacementGroup {
                 Self::reply(cx, &w.ids, &again);
             }
         }
+        let waiting = self.watches.clear();
+        Self::reply(cx, &waiting, &again);
         self.contexts.clear();
         self.lease_waits.clear();
     }

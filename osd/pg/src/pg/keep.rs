@@ -62,6 +62,7 @@ impl PlacementGroup {
             held: Vec::new(),
             temps: BTreeSet::new(),
             contexts: BTreeMap::new(),
+            watches: super::watch::Watches::default(),
             waiting: VecDeque::new(),
             queued: BTreeMap::new(),
             lease_waits: BTreeSet::new(),

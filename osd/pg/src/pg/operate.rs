@@ -7,17 +7,17 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use nacre_proto::ids::{ObjectId, SnapId, Version};
+use nacre_proto::ids::{ObjectId, SessionId, SnapId, Version};
 use nacre_proto::txn::TxnOp;
 
 use super::replicate::Ordered;
 use super::{Fault, OnRead, PlacementGroup, Role};
-use crate::exec::{Executed, Fetched, Stop, Target, run};
+use crate::exec::{Effect, Executed, Fetched, Stop, Target, run};
 use crate::format::{Kind, open, seal};
 use crate::io::{ReadFault, ReadItem, ReadValue, Step};
-use crate::log::{Change, Delta, LogEntry, Outcome};
+use crate::log::{Change, Delta, LogEntry, Outcome, ReqId};
 use crate::object::{CloneInfo, INFO_XATTR, ObjectInfo, TEMP_PREFIX, head_of};
-use crate::op::{ClientOp, Op, OpError, OpId, Reply};
+use crate::op::{ClientOp, Op, OpError, OpId, OpResult, Reply, SnapContext};
 use crate::view::pg_of_hash;
 
 /// What the primary knows of an object it works on.
@@ -51,6 +51,15 @@ pub(crate) struct Running {
     ids: Vec<OpId>,
     fetched: Fetched,
     writes: bool,
+    /// The core's own: the end of a watch. Nobody asked, so nothing is remembered for a retry.
+    internal: bool,
+}
+
+impl Running {
+    /// Under which identity it is remembered.
+    fn reqid(&self) -> Option<ReqId> {
+        (!self.internal).then_some(self.op.reqid)
+    }
 }
 
 impl Context {
@@ -61,6 +70,14 @@ impl Context {
     /// What is stored changed otherwise than by an operation: load it again.
     pub(crate) fn forget(&mut self) {
         self.known = Known::No;
+    }
+
+    /// The head's metadata, if it was read and the head is there.
+    pub(crate) fn info(&self) -> Option<&ObjectInfo> {
+        match &self.known {
+            Known::Yes(info) => exists(info.as_ref()),
+            _ => None,
+        }
     }
 
     pub(crate) fn is_writing(&self) -> bool {
@@ -85,7 +102,7 @@ impl PlacementGroup {
     pub(crate) fn on_op(&mut self, cx: &mut Step<'_>, op: ClientOp) {
         let again = Reply::Again { epoch: self.view.epoch };
         let stale = op.epoch < self.info.interval || pg_of_hash(op.oid.hash, self.view.pool.pg_num) != self.id.seed;
-        let Role::Primary(p) = &mut self.role else {
+        let Role::Primary(p) = &self.role else {
             Self::reply(cx, &[op.id], &again);
             return;
         };
@@ -93,7 +110,9 @@ impl PlacementGroup {
             Self::reply(cx, &[op.id], &again);
             return;
         }
+        let writes = op.ops.iter().any(Op::writes);
         if op.oid.namespace.starts_with(TEMP_PREFIX)
+            || (writes && op.ops.iter().any(|o| matches!(o, Op::Notify { .. })))
             || op.oid.name.is_empty()
             || op.ops.is_empty()
             || !op.snapc.is_valid()
@@ -106,13 +125,28 @@ impl PlacementGroup {
             self.waiting.push_back(op);
             return;
         }
-        let writes = op.ops.iter().any(Op::writes);
+        if op.ops.iter().all(|o| matches!(o, Op::NotifyAck { .. })) {
+            // Answers to notifies wait for nothing.
+            let (session, n) = (op.reqid.session, op.ops.len());
+            for o in op.ops {
+                if let Op::NotifyAck { notify, cookie, payload } = o {
+                    self.notify_ack(cx, session, notify, cookie, payload);
+                }
+            }
+            let outcome = Ok(vec![OpResult::Done; n]);
+            Self::reply(cx, &[op.id], &Reply::Done { outcome, version: Version::default() });
+            return;
+        }
+        if !writes && self.joins_notify(op.reqid, op.id) {
+            return;
+        }
         if writes && !self.cfg.is(Fault::DropRequestId) {
             if let Some(ids) = self.queued.get_mut(&op.reqid) {
                 ids.push(op.id);
                 return;
             }
             if let Some(dup) = self.log.reply_to(op.reqid) {
+                let Role::Primary(p) = &mut self.role else { return };
                 match p.inflight.iter_mut().find(|w| w.reqid == Some(op.reqid)) {
                     Some(w) => w.ids.push(op.id),
                     None => {
@@ -128,7 +162,7 @@ impl PlacementGroup {
         let oid = head_of(&op.oid);
         let ids = if writes { Vec::new() } else { vec![op.id] };
         let ctx = self.contexts.entry(oid.clone()).or_default();
-        ctx.queue.push_back(Box::new(Running { op, ids, fetched: Fetched::default(), writes }));
+        ctx.queue.push_back(Box::new(Running { op, ids, fetched: Fetched::default(), writes, internal: false }));
         self.pump(cx, &oid);
     }
 
@@ -169,8 +203,30 @@ impl PlacementGroup {
                 return;
             }
             let Some(running) = self.contexts.get_mut(oid).and_then(|c| c.queue.pop_front()) else { return };
+            if let (true, [Op::Unwatch { cookie }]) = (running.internal, &*running.op.ops)
+                && !self.watches.is_over(oid, running.op.reqid.session, *cookie, cx.now)
+            {
+                // Renewed meanwhile.
+                continue;
+            }
             self.execute(cx, oid, running);
         }
+    }
+
+    /// A watch is over: its end is one more operation on the object.
+    pub(crate) fn expire_watch(&mut self, cx: &mut Step<'_>, oid: &ObjectId, (session, cookie): (SessionId, u64)) {
+        let op = ClientOp {
+            id: OpId(0),
+            reqid: ReqId { session, tid: 0 },
+            acked_below: 0,
+            epoch: self.view.epoch,
+            oid: oid.clone(),
+            snapc: SnapContext::default(),
+            ops: vec![Op::Unwatch { cookie }],
+        };
+        let running = Running { op, ids: Vec::new(), fetched: Fetched::default(), writes: true, internal: true };
+        self.contexts.entry(oid.clone()).or_default().queue.push_back(Box::new(running));
+        self.pump(cx, oid);
     }
 
     /// Which clone the operation at the head of the queue needs besides the head.
@@ -194,6 +250,7 @@ impl PlacementGroup {
             _ => Err(ReadFault),
         };
         ctx.known = info.map_or(Known::Damaged, Known::Yes);
+        self.found_watchers(cx, &oid);
         self.pump(cx, &oid);
     }
 
@@ -262,10 +319,18 @@ impl PlacementGroup {
             Err(Stop::Need(items)) => self.fetch(cx, oid, read_from, items, running),
             Err(Stop::Refuse(e)) => self.refuse(cx, oid, &running, e),
             Ok(done) if !running.writes => {
-                let version = state.map_or(Version::default(), |i| i.version);
+                let version = state.map_or(Version::default(), |i| i.changed);
+                if done.effects.iter().any(|e| matches!(e, Effect::Notify { .. })) {
+                    self.notify(cx, &running.op, running.ids.clone(), version, done.results);
+                    return;
+                }
                 Self::reply(cx, &running.ids, &Reply::Done { outcome: Ok(done.results), version });
             }
-            Ok(done) => self.order_write(cx, oid, head, running, done),
+            Ok(done) => {
+                self.watch_effects(cx, oid, &done.effects);
+                self.order_write(cx, oid, head, running, done);
+                self.watchers_changed(cx, oid);
+            }
         }
     }
 
@@ -289,6 +354,9 @@ impl PlacementGroup {
 
     /// A refusal of a write is remembered like a write: its retry must be refused too.
     fn refuse(&mut self, cx: &mut Step<'_>, oid: &ObjectId, running: &Running, e: OpError) {
+        if running.internal {
+            return;
+        }
         let prior = match self.contexts.get(oid).map(|c| &c.known) {
             Some(Known::Yes(Some(info))) => Some(info.version),
             _ => None,
@@ -332,7 +400,10 @@ impl PlacementGroup {
         done: Executed,
     ) {
         let prior = head.as_ref().map(|h| h.version);
-        if !done.modified {
+        if !done.modified && !done.watched {
+            if running.internal {
+                return;
+            }
             self.order_nothing(cx, oid, &running, prior, Ok(done.results));
             return;
         }
@@ -342,7 +413,8 @@ impl PlacementGroup {
         let mut info = done.info;
         let snapc = &running.op.snapc;
         let removed = &self.view.pool.removed_snaps;
-        if snapc.seq > info.snaps.seq {
+        // Who watches is not what a snapshot freezes.
+        if done.modified && snapc.seq > info.snaps.seq {
             let mut fresh: Vec<SnapId> =
                 snapc.snaps.iter().copied().filter(|s| *s > info.snaps.seq && !removed.contains(s)).collect();
             fresh.sort();
@@ -353,6 +425,7 @@ impl PlacementGroup {
                 let version = self.next_version(0);
                 let frozen = ObjectInfo {
                     version,
+                    changed: was.changed,
                     size: was.size,
                     digest: was.digest,
                     clone_of: fresh.clone(),
@@ -379,6 +452,10 @@ impl PlacementGroup {
         }
         let version = self.next_version(entries.len() as u64);
         info.version = version;
+        if done.modified {
+            info.changed = version;
+        }
+        let changed = info.changed;
         ops.extend(done.writes);
         let mut after = Some(info);
         let mut change = Change::Modify;
@@ -405,15 +482,15 @@ impl PlacementGroup {
             oid: oid.clone(),
             prior,
             change,
-            reqid: Some(running.op.reqid),
+            reqid: running.reqid(),
             acked_below: running.op.acked_below,
-            outcome: Some(Ok(done.results.clone())),
+            outcome: running.reqid().map(|_| Ok(done.results.clone())),
             delta,
         });
         if let Some(ctx) = self.contexts.get_mut(oid) {
             ctx.known = Known::Yes(after);
         }
-        self.order(cx, oid, entries, ops, &running, Ok(done.results), version);
+        self.order(cx, oid, entries, ops, &running, Ok(done.results), changed);
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one write, gathered once")]
@@ -427,12 +504,15 @@ impl PlacementGroup {
         outcome: Outcome,
         reply_version: Version,
     ) {
-        let reqid = running.op.reqid;
-        let ids = self.queued.remove(&reqid).unwrap_or_else(|| vec![running.op.id]);
+        let reqid = running.reqid();
+        let ids = match reqid {
+            Some(r) => self.queued.remove(&r).unwrap_or_else(|| vec![running.op.id]),
+            None => Vec::new(),
+        };
         if let Some(ctx) = self.contexts.get_mut(oid) {
             ctx.writes += 1;
         }
-        self.spread(cx, Ordered { oid: oid.clone(), entries, ops, reqid: Some(reqid), ids, outcome, reply_version });
+        self.spread(cx, Ordered { oid: oid.clone(), entries, ops, reqid, ids, outcome, reply_version });
     }
 
     /// A write is safe on all members.

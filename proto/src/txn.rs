@@ -53,8 +53,9 @@ pub enum TxnOp {
     /// Creates the collection.
     CreateCollection,
     /// Moves the objects whose hash falls, under `pg_num`, into `child` to that new collection: metadata only.
-    /// `pg_num` is the new count; the collection's own seed keeps the rest.
-    SplitCollection { child: PgId, pg_num: u32 },
+    /// `pg_num` is the new count; the collection's own seed keeps the rest. The child's own small values and its log are
+    /// made with it, so that no crash leaves a collection that does not know what it is.
+    SplitCollection { child: PgId, pg_num: u32, meta: Vec<(Bytes, Bytes)>, log: Vec<(Version, Bytes)> },
     /// Removes the collection with all that is in it.
     RemoveCollection,
 }

@@ -8,6 +8,7 @@
 pub mod campaign;
 pub mod client;
 mod fault;
+mod grow;
 pub mod history;
 pub mod map;
 pub mod node;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nacre_pg::view::{OsdSight, PoolRules, View};
+use nacre_pg::view::{OsdSight, PoolRules, View, pg_of_hash};
 use nacre_proto::ids::{Epoch, OsdId, PgId, PoolId, SnapId};
 
 /// One epoch, whole.
@@ -26,6 +26,8 @@ pub struct Map {
     pub temp: BTreeMap<PgId, Vec<OsdId>>,
     /// Explicit placements.
     pub upmap: BTreeMap<PgId, Vec<OsdId>>,
+    /// By how many pgs placement goes: children stay with their parents until it follows.
+    pub placed: u32,
     /// The newest snapshot.
     pub snap_seq: SnapId,
     /// Those that live.
@@ -46,6 +48,7 @@ impl Map {
             ),
             inside: ids.iter().copied().collect(),
             weight: ids.iter().map(|o| (*o, 100)).collect(),
+            placed: pool.pg_num,
             pool,
             temp: BTreeMap::new(),
             upmap: BTreeMap::new(),
@@ -60,11 +63,12 @@ impl Map {
     }
 
     fn draw(&self, pg: PgId) -> Vec<OsdId> {
+        let seed = pg_of_hash(pg.seed, self.placed);
         let mut straws: Vec<(u64, OsdId)> = self
             .inside
             .iter()
             .map(|&o| {
-                let h = crate::rng::Rng::new(u64::from(pg.seed) << 32 | u64::from(o.0)).draw() >> 40;
+                let h = crate::rng::Rng::new(u64::from(seed) << 32 | u64::from(o.0)).draw() >> 40;
                 (h * self.weight.get(&o).copied().unwrap_or(100), o)
             })
             .collect();

@@ -103,6 +103,9 @@ fn build(seed: u64, options: &Options) -> World {
     w.after(50 * MS, Event::Watch);
     let first = w.scenario.calm;
     w.after(first / 2, Event::Fault);
+    if w.scenario.grows {
+        w.after(w.scenario.span / 5, Event::Grow);
+    }
     w.after(500 * MS, Event::Sample);
     w
 }

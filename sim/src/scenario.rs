@@ -48,6 +48,8 @@ pub struct Scenario {
     pub classes: bool,
     /// Clients watch objects and notify each other.
     pub watches: bool,
+    /// The number of pgs doubles now and then.
+    pub grows: bool,
     /// Length of the faulty phase.
     pub span: u64,
     /// Entries of a log.
@@ -91,6 +93,7 @@ impl Scenario {
             snapshots: r.chance(1, 2),
             classes: Rng::new(seed ^ 0x636c_6173).chance(1, 2),
             watches: Rng::new(seed ^ 0x7761_7463).chance(1, 3),
+            grows: Rng::new(seed ^ 0x6772_6f77).chance(1, 2) && seed % 8 != 5,
             span: r.range(4, 12) * 1000 * MS,
             log_keep: [4, 12, 40, 400][r.below(4) as usize],
             drift: [0, 100, 400][r.below(3) as usize],

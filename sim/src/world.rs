@@ -64,6 +64,8 @@ pub enum Event {
     Heal { a: End, b: End },
     /// Something goes wrong.
     Fault,
+    /// The pool's pgs become more.
+    Grow,
     /// A client asks something new.
     Work { client: u32 },
     /// A client tries again what it was told to.
@@ -254,6 +256,7 @@ impl World {
             Event::Restart { osd } => self.restart(osd),
             Event::Heal { a, b } => self.heal(a, b),
             Event::Fault => self.fault(),
+            Event::Grow => self.grow(),
             Event::Work { client } => self.client_work(client),
             Event::Retry { client, tid } => self.client_retry(client, tid),
             Event::Overdue { client } => self.client_overdue(client),

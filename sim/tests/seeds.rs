@@ -107,3 +107,16 @@ fn notifies_reach_watchers() {
         "{ended} ended, {unheard} unheard, {missed} missed some"
     );
 }
+
+/// Pgs do split in these runs, over old maps too, and clients' requests cross the split.
+#[test]
+fn pgs_become_more_while_clients_write() {
+    let grown: Vec<u64> = (0..60).filter(|s| nacre_sim::scenario::Scenario::draw(*s).grows).collect();
+    let mut splits = 0;
+    for &seed in &grown {
+        let outcome = judge(seed, &Options::default().traced(true));
+        assert!(outcome.violations.is_empty(), "{}", describe(&outcome, "of this build"));
+        splits += outcome.trace.iter().filter(|l| l.contains(" pgs become ")).count();
+    }
+    assert!(splits > grown.len(), "{} runs, {splits} doublings", grown.len());
+}

@@ -107,6 +107,21 @@ pub struct LogEntry {
 codec_struct!(LogEntry { version, oid, prior, change, reqid, acked_below, outcome, delta });
 
 impl LogEntry {
+    /// Its place in the order alone, without effect: what stays of it where its object does not belong.
+    #[must_use]
+    pub fn mark(&self) -> LogEntry {
+        LogEntry {
+            version: self.version,
+            oid: self.oid.clone(),
+            prior: None,
+            change: Change::Error,
+            reqid: None,
+            acked_below: 0,
+            outcome: None,
+            delta: Delta::default(),
+        }
+    }
+
     /// The version the object has after this entry; none if it is gone.
     pub fn after(&self) -> Option<Version> {
         match self.change {

@@ -164,8 +164,8 @@ pub enum Body {
     Repair { items: Vec<(ObjectId, Version)> },
     /// Counted.
     Repairing { missing: Missing },
-    /// These clones' snapshots are gone.
-    Purged { info: Box<Info> },
+    /// Primary to a member: exactly these counts as of the entry `at`.
+    Counts { stats: Stats, at: Version },
 }
 
 impl Body {
@@ -201,7 +201,7 @@ impl Body {
             Body::ScrubIs { .. } => "scrub_is",
             Body::Repair { .. } => "repair",
             Body::Repairing { .. } => "repairing",
-            Body::Purged { .. } => "purged",
+            Body::Counts { .. } => "counts",
         }
     }
 

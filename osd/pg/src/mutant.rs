@@ -42,11 +42,15 @@ pub enum Mutant {
     SkipClone,
     /// Refused operations are not remembered.
     ForgetErrors,
+    /// A child of a split knows no requests of before.
+    SplitForgetsRequests,
+    /// A child of a split knows no past intervals.
+    SplitForgetsPast,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 19] = [
+    pub const ALL: [Mutant; 21] = [
         Mutant::AckBeforeReplicas,
         Mutant::AckBeforeDurable,
         Mutant::SkipUpThru,
@@ -66,5 +70,7 @@ impl Mutant {
         Mutant::WriteDegraded,
         Mutant::SkipClone,
         Mutant::ForgetErrors,
+        Mutant::SplitForgetsRequests,
+        Mutant::SplitForgetsPast,
     ];
 }

@@ -2,7 +2,7 @@
 //!
 //! Parts: `interval` (maps, roles), `peering` (a new interval to active), `replicate` (writes, acknowledgements,
 //! leases), `operate` (client operations on one object), `recover` (pull and push), `backfill`, `keep` (what the store
-//! holds of the pg itself).
+//! holds of the pg itself), `split` (one pg becomes several), `recount` (exact counts after that).
 //!
 //! Invariants, checked after each step when `Config::check` is set:
 //! - `info.last_update` is the log's head, `info.log_tail` its tail;
@@ -15,8 +15,10 @@ mod interval;
 mod keep;
 mod operate;
 mod peering;
+mod recount;
 mod recover;
 mod replicate;
+mod split;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -125,6 +127,8 @@ pub(crate) enum OnRead {
     Window,
     /// Listing for another's scan, or our own.
     List(Box<backfill::Listing>),
+    /// Counting anew.
+    Recount,
 }
 
 /// Numbers and sends what goes out. Apart from the rest so that it can be used while parts are borrowed.
@@ -219,6 +223,8 @@ pub struct PlacementGroup {
     pub(crate) told: bool,
     /// Its removal was submitted.
     pub(crate) gone: bool,
+    /// Born of a split: the map of its birth is still to come.
+    pub(crate) newborn: bool,
 }
 
 impl PartialEq for PlacementGroup {
@@ -241,6 +247,7 @@ impl Clone for PlacementGroup {
         out.floor = self.floor;
         out.promise = self.promise;
         out.desk.on_disk = self.desk.on_disk;
+        out.newborn = self.newborn;
         out
     }
 }
@@ -375,6 +382,7 @@ impl PlacementGroup {
             Body::Scanned { from: begin, list } => self.on_scanned(cx, from, begin, list),
             Body::Progress { to, remove } => self.on_progress(cx, from, to, remove),
             Body::ProgressAck { to } => self.on_progress_ack(cx, from, to),
+            Body::Counts { stats, at } => self.on_counts(cx, stats, at),
             Body::Clean { history, trim_to } => self.on_clean(cx, &history, trim_to),
             Body::Remove => self.on_remove(cx),
             Body::Forget { .. }
@@ -385,8 +393,7 @@ impl PlacementGroup {
             | Body::ScrubRange { .. }
             | Body::ScrubIs { .. }
             | Body::Repair { .. }
-            | Body::Repairing { .. }
-            | Body::Purged { .. } => {}
+            | Body::Repairing { .. } => {}
         }
     }
 
@@ -422,6 +429,7 @@ impl PlacementGroup {
             OnRead::Serve { oid, to, need, at } => self.serve_read(cx, oid, to, need, at, result),
             OnRead::Window => self.window_listed(cx, result),
             OnRead::List(l) => self.listed(cx, l, result),
+            OnRead::Recount => self.recount_listed(cx, result),
         }
     }
 
@@ -524,6 +532,8 @@ pub(crate) enum Fault {
     WriteDegraded,
     SkipClone,
     ForgetErrors,
+    SplitForgetsRequests,
+    SplitForgetsPast,
 }
 
 /// A span shortened (or, for a promise, lengthened) by what clocks may differ in rate.

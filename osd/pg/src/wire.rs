@@ -28,7 +28,7 @@ codec_enum!(TxnOp {
     12 => OmapRemoveRange { oid: a, from: b, to: c }, 13 => OmapClear { oid: a },
     14 => OmapSetHeader { oid: a, header: b }, 15 => LogAppend { version: a, entry: b }, 16 => LogTrim { to: a },
     17 => LogRewind { after: a }, 18 => SetMeta { key: a, value: b }, 19 => CreateCollection {},
-    20 => SplitCollection { child: a, pg_num: b }, 21 => RemoveCollection {},
+    20 => SplitCollection { child: a, pg_num: b, meta: c, log: d }, 21 => RemoveCollection {},
 });
 codec_struct!(Chunk { at, next, xattrs, header, size, data, omap });
 codec_struct!(ScrubLine { oid, info, size, xattrs, data, omap, damaged });
@@ -44,7 +44,7 @@ codec_enum!(Body {
     19 => Reserve { kind: a, priority: b }, 20 => Reserved { kind: a }, 21 => Revoked { kind: a },
     22 => Release { kind: a }, 23 => Clean { history: a, trim_to: b }, 24 => Remove {},
     25 => ScrubRange { from: a, to: b, deep: c }, 26 => ScrubIs { from: a, lines: b }, 27 => Repair { items: a },
-    28 => Repairing { missing: a }, 29 => Purged { info: a },
+    28 => Repairing { missing: a }, 29 => Counts { stats: a, at: b },
 });
 codec_struct!(PeerMsg { epoch, interval, body });
 

@@ -106,7 +106,7 @@ fn bodies() -> Vec<Body> {
         Body::ScrubIs { from: Cursor::Min, lines: vec![line] },
         Body::Repair { items: vec![(oid(), need)] },
         Body::Repairing { missing },
-        Body::Purged { info },
+        Body::Counts { stats: Stats { objects: 4, clones: 5, bytes: 6 }, at: v(3, 3) },
     ]
 }
 

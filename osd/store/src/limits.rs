@@ -96,7 +96,14 @@ pub fn check(txn: &Transaction) -> Result<(), StoreError> {
                 within("the collection's key", key.len() as u64, MAX_KEY)?;
                 within("the collection's value", value.as_ref().map_or(0, |v| v.len() as u64), MAX_VALUE)?;
             }
-            TxnOp::SplitCollection { child, pg_num } => check_split(txn.pg, *child, *pg_num)?,
+            TxnOp::SplitCollection { child, pg_num, meta, log } => {
+                check_split(txn.pg, *child, *pg_num)?;
+                for (key, value) in meta {
+                    within("the collection's key", key.len() as u64, MAX_KEY)?;
+                    within("the collection's value", value.len() as u64, MAX_VALUE)?;
+                }
+                log.iter().try_for_each(|(_, entry)| within("the log entry", entry.len() as u64, MAX_VALUE))?;
+            }
             TxnOp::LogTrim { .. } | TxnOp::LogRewind { .. } | TxnOp::CreateCollection | TxnOp::RemoveCollection => {}
         }
     }

@@ -485,7 +485,13 @@ impl State {
                 Ok(())
             }
             TxnOp::CreateCollection => self.create(pg, undo),
-            TxnOp::SplitCollection { child, pg_num } => self.split(pg, *child, *pg_num, undo),
+            TxnOp::SplitCollection { child, pg_num, meta, log } => {
+                self.split(pg, *child, *pg_num, undo)?;
+                let born = self.coll(*child)?;
+                born.meta.extend(meta.iter().cloned());
+                born.log.extend(log.iter().cloned());
+                Ok(())
+            }
             TxnOp::RemoveCollection => {
                 let coll = self.collections.remove(&pg).ok_or(StoreError::NoCollection { pg })?;
                 undo.push(Undo::Pages(self.pages));

@@ -166,7 +166,16 @@ fn a_split_moves_exactly_the_objects_of_the_child() {
         let all = store.list(pg(0), None, 1000).unwrap();
         assert!(all.is_sorted());
         for child in 1..4 {
-            submit(store, pg(0), vec![TxnOp::SplitCollection { child: pg(child), pg_num: 4 }]).unwrap();
+            let meta = vec![("who".into(), Bytes::from(format!("child {child}")))];
+            let log = vec![(Version { epoch: nacre_proto::ids::Epoch(1), counter: 7 }, "seven".into())];
+            submit(
+                store,
+                pg(0),
+                vec![TxnOp::SplitCollection { child: pg(child), pg_num: 4, meta: meta.clone(), log: log.clone() }],
+            )
+            .unwrap();
+            assert_eq!(store.meta_list(pg(child)).unwrap(), meta);
+            assert_eq!(store.log(pg(child), Version::default(), 9).unwrap(), log);
         }
         let mut found = Vec::new();
         for seed in 0..4 {

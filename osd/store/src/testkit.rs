@@ -111,7 +111,12 @@ fn random_op(rng: &mut StdRng) -> TxnOp {
         93..94 => TxnOp::LogRewind { after: random_version(rng) },
         94..97 => TxnOp::SetMeta { key: random_key(rng), value: rng.random::<bool>().then(|| random_data(rng, 10)) },
         97 => TxnOp::CreateCollection,
-        98 => TxnOp::SplitCollection { child: pg(rng.random_range(1..4)), pg_num: rng.random_range(2..5) },
+        98 => TxnOp::SplitCollection {
+            child: pg(rng.random_range(1..4)),
+            pg_num: rng.random_range(2..5),
+            meta: vec![(random_key(rng), random_data(rng, 10))],
+            log: vec![(random_version(rng), random_data(rng, 10))],
+        },
         _ if rng.random_range(0..3) == 0 => TxnOp::RemoveCollection,
         _ => TxnOp::Touch { oid },
     }

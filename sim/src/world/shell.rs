@@ -146,10 +146,13 @@ impl World {
             Output::Born(child) => {
                 let id = child.id();
                 self.nodes[i].add(*child);
-                let epoch = self.nodes[i].epoch;
-                if let Some(m) = self.maps.get(epoch) {
-                    let view = Arc::new(m.view(id));
-                    self.input(osd, id, Input::Map(view));
+                // From the map of its birth on: its parent may be following maps from long ago.
+                let born = self.nodes[i].pgs.get(&id).map(|(_, g)| g.epoch()).unwrap_or_default();
+                for e in born.0..=self.nodes[i].epoch.0 {
+                    if let Some(m) = self.maps.get(Epoch(e)) {
+                        let view = Arc::new(m.view(id));
+                        self.input(osd, id, Input::Map(view));
+                    }
                 }
             }
             Output::Gone => {

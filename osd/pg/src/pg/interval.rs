@@ -17,7 +17,8 @@ impl PlacementGroup {
         if self.gone {
             return;
         }
-        let first = matches!(self.role, Role::Dormant) && !self.desk.on_disk && view.epoch == self.view.epoch;
+        let unborn = !self.desk.on_disk || std::mem::take(&mut self.newborn);
+        let first = matches!(self.role, Role::Dormant) && unborn && view.epoch == self.view.epoch;
         if view.epoch <= self.view.epoch && !first {
             return;
         }
@@ -49,6 +50,9 @@ impl PlacementGroup {
         self.past.close(self.info.interval, &last);
         self.info.interval = view.epoch;
         self.view = view;
+        self.desk.epoch = self.view.epoch;
+        self.desk.interval = self.info.interval;
+        self.split(cx);
         self.begin(cx);
     }
 

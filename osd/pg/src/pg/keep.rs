@@ -68,6 +68,7 @@ impl PlacementGroup {
             lease_waits: BTreeSet::new(),
             told: false,
             gone: false,
+            newborn: false,
             view,
             info,
         }
@@ -147,6 +148,21 @@ impl PlacementGroup {
 
     pub(crate) fn keep_past(&self) -> TxnOp {
         TxnOp::SetMeta { key: Bytes::from_static(PAST), value: Some(seal(Kind::Intervals, &self.past)) }
+    }
+
+    /// Everything, for a collection that has nothing yet.
+    pub(crate) fn keep_all(&self) -> Vec<TxnOp> {
+        let mut ops = vec![
+            TxnOp::SetMeta { key: Bytes::from_static(INFO), value: Some(seal(Kind::Info, &self.info)) },
+            self.keep_past(),
+            self.keep_tail(),
+        ];
+        self.keep_dups(&mut ops);
+        for (oid, item) in &self.missing {
+            ops.push(TxnOp::SetMeta { key: meta_key(MISSING, oid), value: Some(seal(Kind::Missing, item)) });
+        }
+        ops.extend(self.log.iter().map(Self::keep_entry));
+        ops
     }
 
     pub(crate) fn keep_tail(&self) -> TxnOp {

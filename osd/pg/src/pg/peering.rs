@@ -11,6 +11,7 @@ use nacre_proto::ids::{Epoch, ObjectId, OsdId, Version};
 use nacre_proto::txn::TxnOp;
 
 use super::backfill::Backfill;
+use super::recount::Recount;
 use super::recover::Recover;
 use super::replicate::Write;
 use super::{Fault, OnCommit, PlacementGroup, Role};
@@ -80,6 +81,7 @@ pub(crate) struct Primary {
     pub(crate) lease_asked: Option<Time>,
     pub(crate) recover: Recover,
     pub(crate) backfill: Option<Backfill>,
+    pub(crate) recount: Option<Recount>,
     /// Who came forward with a copy and is no member: to be told when it is no longer needed.
     pub(crate) strays: BTreeSet<OsdId>,
     pub(crate) clean: bool,
@@ -101,6 +103,7 @@ impl Primary {
             lease_asked: None,
             recover: Recover::default(),
             backfill: None,
+            recount: None,
             strays: BTreeSet::new(),
             clean: false,
             asked_temp: false,
@@ -347,6 +350,7 @@ impl PlacementGroup {
         if p.stage != (Stage::GetLog { from }) {
             return;
         }
+        let recount = p.peers.get(&from).is_some_and(|q| q.info.recount);
         let mut ops = Vec::new();
         if !self.take_log(part, dups, &mut ops) {
             // It ends before the other begins, which the infos deny: ask anew.
@@ -354,6 +358,7 @@ impl PlacementGroup {
             return;
         }
         self.info.stats = stats;
+        self.info.recount = recount;
         ops.push(self.keep_info());
         self.desk.submit(cx, ops, OnCommit::Nothing);
         self.log_is_right(cx, "log");
@@ -476,6 +481,7 @@ impl PlacementGroup {
         }
         self.learn(&info.history, past);
         self.info.stats = info.stats;
+        self.info.recount = info.recount;
         self.info.purged.clone_from(&info.purged);
         if info.started == self.info.interval {
             self.info.started = self.info.interval;
@@ -599,6 +605,8 @@ impl PlacementGroup {
                     self.desk.send(cx, osd, Body::Clean { history, trim_to: self.log.tail() });
                 }
                 self.resend_writes(cx, osd);
+                // After the writes: counts hold as of the last.
+                self.tell_counts(cx, Some(osd));
                 self.resend_recovery(cx, osd);
                 self.resend_backfill(cx, osd);
             }

@@ -105,6 +105,7 @@ impl PlacementGroup {
         }
         (p.lacking(oid).next().is_some() && !self.cfg.is(Fault::WriteDegraded))
             || (p.backfill.as_ref().is_some_and(|b| b.holds(oid)) && !self.cfg.is(Fault::BackfillRaces))
+            || p.recount.as_ref().is_some_and(|r| r.holds(oid))
     }
 
     /// A client waits for this object.
@@ -125,8 +126,13 @@ impl PlacementGroup {
         let lacking = !self.missing.is_empty()
             || p.members.iter().any(|m| p.peers.get(m).and_then(|q| q.missing.as_ref()).is_some_and(|l| !l.is_empty()));
         if lacking {
+            self.drop_recount(cx);
             return;
         }
+        if !self.recount_settle(cx) {
+            return;
+        }
+        let Role::Primary(p) = &self.role else { return };
         if p.members.iter().any(|m| p.peers.get(m).is_some_and(|q| !q.info.backfilled.is_max())) {
             self.backfill_settle(cx);
             return;
@@ -490,6 +496,9 @@ impl PlacementGroup {
             if !q.info.backfilled.is_max() {
                 return format!("{m} is being filled from the beginning: its log was too old to join");
             }
+        }
+        if self.info.recount {
+            return "counts its objects anew after a split".to_owned();
         }
         if self.view.acting != self.view.up {
             return "asked the monitors to end the temporary mapping".to_owned();

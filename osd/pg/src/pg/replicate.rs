@@ -64,6 +64,9 @@ impl PlacementGroup {
         let trim_to = self.trim_point();
         self.trim_log(trim_to, &mut local);
         let Role::Primary(p) = &mut self.role else { return };
+        if let Some(r) = &mut p.recount {
+            w.entries.iter().for_each(|e| r.note(e));
+        }
         for &to in &p.members {
             // A member that is being filled gets the log of what lies beyond its cursor, and the data later.
             let there = p.peers.get(&to).is_none_or(|q| q.info.backfilled.covers(&head_of(&w.oid)));

@@ -402,7 +402,7 @@ mod format_1 {
         submit(vec![write("d", 0, vec![9; 70_000], Some(Compression::Zstd))]);
         submit(vec![TxnOp::OmapSet { oid: oid("a", 5), entries: vec![("k".into(), "v".into())] }]);
         submit(vec![TxnOp::SetXattr { oid: oid("a", 5), name: "x".into(), value: "y".into() }]);
-        submit(vec![TxnOp::SplitCollection { child: pg(1), pg_num: 2 }]);
+        submit(vec![TxnOp::SplitCollection { child: pg(1), pg_num: 2, meta: Vec::new(), log: Vec::new() }]);
         engine.checkpoint().unwrap();
     }
 

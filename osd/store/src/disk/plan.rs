@@ -287,7 +287,7 @@ impl<'a> Plan<'a> {
                 let ranges = HashRanges::all();
                 self.set_coll(Coll { id, pg, space: id + 1, meta: id + 2, ranges, dead: false })
             }
-            TxnOp::SplitCollection { child, pg_num } => {
+            TxnOp::SplitCollection { child, pg_num, meta, log } => {
                 let bad = StoreError::BadSplit { pg: *child, pg_num: *pg_num };
                 let cut = seed_range(child.seed, *pg_num).ok_or(bad)?;
                 if self.coll(*child).is_ok() {
@@ -298,7 +298,15 @@ impl<'a> Plan<'a> {
                 let space = parent.space;
                 self.set_coll(parent)?;
                 let id = self.new_ids(2)?;
-                self.set_coll(Coll { id, pg: *child, space, meta: id + 1, ranges, dead: false })
+                self.set_coll(Coll { id, pg: *child, space, meta: id + 1, ranges, dead: false })?;
+                if !meta.is_empty() {
+                    let entries = meta.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
+                    self.emit(Effect::Omap { id: id + 1, entries })?;
+                }
+                for (version, entry) in log {
+                    self.emit(Effect::LogAppend { coll: id, version: *version, entry: entry.clone() })?;
+                }
+                Ok(())
             }
             TxnOp::RemoveCollection => {
                 let coll = Coll::clone(&*self.coll(pg)?);

@@ -31,6 +31,8 @@ pub struct Call {
 pub struct History {
     /// By object name, in the order of asking.
     pub objects: BTreeMap<Bytes, Vec<Call>>,
+    /// Snapshots that were removed, and when: what reads them answers from then on is anything.
+    pub removed: BTreeMap<SnapId, u64>,
 }
 
 impl History {

@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod rng;
 mod run;
 pub mod scenario;
+mod unsnap;
 pub mod world;
 
 pub use run::{Options, Outcome, run};

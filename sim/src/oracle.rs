@@ -8,7 +8,11 @@ pub mod linear;
 pub mod model;
 mod notify;
 
+use std::collections::BTreeSet;
+
 use nacre_pg::op::Op;
+
+use crate::history::Call;
 
 use crate::world::World;
 
@@ -22,6 +26,7 @@ pub fn at_rest(w: &mut World) {
     lacking::check(w);
     equal::check(w);
     notify::check(w);
+    let removed: BTreeSet<u64> = w.history.removed.keys().map(|s| s.0).collect();
     let objects: Vec<_> = w
         .history
         .objects
@@ -30,7 +35,12 @@ pub fn at_rest(w: &mut World) {
             // What a notify answers is judged by `notify`.
             let calls: Vec<_> =
                 c.iter().filter(|c| !c.ops.iter().any(|o| matches!(o, Op::Notify { .. }))).cloned().collect();
-            (n.clone(), linear::check(&calls))
+            let gone = |c: &Call| {
+                let at = w.history.removed.get(&c.snap);
+                at.is_some_and(|at| c.answer.as_ref().is_some_and(|(when, _)| when >= at))
+            };
+            let calls: Vec<_> = calls.into_iter().filter(|c| !gone(c)).collect();
+            (n.clone(), linear::check(&calls, &removed))
         })
         .collect();
     for (name, verdict) in objects {

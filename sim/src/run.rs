@@ -103,6 +103,9 @@ fn build(seed: u64, options: &Options) -> World {
     w.after(50 * MS, Event::Watch);
     let first = w.scenario.calm;
     w.after(first / 2, Event::Fault);
+    if w.scenario.snapshots {
+        w.after(w.scenario.span / 4, Event::Unsnap);
+    }
     if w.scenario.grows {
         w.after(w.scenario.span / 5, Event::Grow);
     }
@@ -117,7 +120,9 @@ fn is_quiet(w: &World) -> bool {
         && w.nodes.iter().all(|n| n.running && n.epoch == map.epoch)
         && map.pgs().into_iter().all(|pg| {
             let primary = map.view(pg).primary;
-            primary.is_some_and(|p| w.nodes[p.0 as usize].pgs.get(&pg).is_some_and(|(_, g)| g.is_clean()))
+            primary.is_some_and(|p| {
+                w.nodes[p.0 as usize].pgs.get(&pg).is_some_and(|(_, g)| g.is_clean() && g.is_trimmed())
+            })
         })
 }
 

@@ -64,6 +64,8 @@ pub enum Event {
     Heal { a: End, b: End },
     /// Something goes wrong.
     Fault,
+    /// A snapshot is removed.
+    Unsnap,
     /// The pool's pgs become more.
     Grow,
     /// A client asks something new.
@@ -257,6 +259,7 @@ impl World {
             Event::Heal { a, b } => self.heal(a, b),
             Event::Fault => self.fault(),
             Event::Grow => self.grow(),
+            Event::Unsnap => self.unsnap(),
             Event::Work { client } => self.client_work(client),
             Event::Retry { client, tid } => self.client_retry(client, tid),
             Event::Overdue { client } => self.client_overdue(client),

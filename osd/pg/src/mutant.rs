@@ -46,11 +46,15 @@ pub enum Mutant {
     SplitForgetsRequests,
     /// A child of a split knows no past intervals.
     SplitForgetsPast,
+    /// A removed snapshot takes its whole clone along, whoever else reads it.
+    TrimTooMuch,
+    /// Snapshots are recorded as purged when trimming begins.
+    PurgeEarly,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 21] = [
+    pub const ALL: [Mutant; 23] = [
         Mutant::AckBeforeReplicas,
         Mutant::AckBeforeDurable,
         Mutant::SkipUpThru,
@@ -72,5 +76,7 @@ impl Mutant {
         Mutant::ForgetErrors,
         Mutant::SplitForgetsRequests,
         Mutant::SplitForgetsPast,
+        Mutant::TrimTooMuch,
+        Mutant::PurgeEarly,
     ];
 }

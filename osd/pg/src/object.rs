@@ -72,6 +72,25 @@ impl SnapSet {
         clone.snaps.contains(&snap).then_some(clone.id)
     }
 
+    /// A clone is no more: what the one before it shared with it, and it with the next, they share now.
+    pub fn drop_clone(&mut self, at: usize) {
+        if at >= self.clones.len() {
+            return;
+        }
+        let gone = self.clones.remove(at);
+        let Some(before) = at.checked_sub(1).and_then(|i| self.clones.get_mut(i)) else { return };
+        let mut both = Vec::new();
+        for &(a, alen) in &before.overlap {
+            for &(b, blen) in &gone.overlap {
+                let (from, to) = (a.max(b), (a + alen).min(b + blen));
+                if from < to {
+                    both.push((from, to - from));
+                }
+            }
+        }
+        before.overlap = both;
+    }
+
     /// A range of the head changes: the newest clone no longer shares it.
     pub fn unshare(&mut self, from: u64, to: u64) {
         let Some(clone) = self.clones.last_mut() else { return };

@@ -19,6 +19,7 @@ mod recount;
 mod recover;
 mod replicate;
 mod split;
+mod trim;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -116,19 +117,39 @@ pub(crate) enum OnCommit {
 #[derive(Clone, Debug)]
 pub(crate) enum OnRead {
     /// The metadata of an object, for its context.
-    Load { oid: ObjectId },
+    Load {
+        oid: ObjectId,
+    },
     /// More of an object, for an operation.
     Exec(Box<Running>),
     /// A piece to push to a member.
-    Push { oid: ObjectId, to: OsdId, version: Version, at: CopyCursor },
+    Push {
+        oid: ObjectId,
+        to: OsdId,
+        version: Version,
+        at: CopyCursor,
+    },
     /// A piece a primary pulls from us.
-    Serve { oid: ObjectId, to: OsdId, need: Version, at: CopyCursor },
+    Serve {
+        oid: ObjectId,
+        to: OsdId,
+        need: Version,
+        at: CopyCursor,
+    },
     /// Backfill: listing our own window.
     Window,
     /// Listing for another's scan, or our own.
     List(Box<backfill::Listing>),
     /// Counting anew.
     Recount,
+    /// Trimming snapshots: the listing, the head's record, the clone's.
+    TrimList,
+    TrimHead {
+        clone: ObjectId,
+    },
+    Trim {
+        clone: ObjectId,
+    },
 }
 
 /// Numbers and sends what goes out. Apart from the rest so that it can be used while parts are borrowed.
@@ -430,6 +451,9 @@ impl PlacementGroup {
             OnRead::Window => self.window_listed(cx, result),
             OnRead::List(l) => self.listed(cx, l, result),
             OnRead::Recount => self.recount_listed(cx, result),
+            OnRead::TrimList => self.trim_listed(cx, result),
+            OnRead::TrimHead { clone } => self.trim_head(cx, clone, result),
+            OnRead::Trim { clone } => self.trim_read(cx, clone, result),
         }
     }
 
@@ -534,6 +558,8 @@ pub(crate) enum Fault {
     ForgetErrors,
     SplitForgetsRequests,
     SplitForgetsPast,
+    TrimTooMuch,
+    PurgeEarly,
 }
 
 /// A span shortened (or, for a promise, lengthened) by what clocks may differ in rate.

@@ -28,6 +28,9 @@ pub(super) fn check(w: &mut World) {
                     bad.push(format!("{osd} pg {pg}: {:?} has no metadata record", oid.name));
                     continue;
                 };
+                if let Some(s) = info.clone_of.iter().find(|s| map.pool.removed_snaps.contains(s)) {
+                    bad.push(format!("{osd} pg {pg}: {:?} still has a clone for the removed snapshot {s}", oid.name));
+                }
                 if oid.snap != SnapId::HEAD {
                     stats.clones += 1;
                     stats.bytes += info.size;

@@ -32,6 +32,14 @@ pub struct Model {
 type SnapId0 = u64;
 
 impl Model {
+    /// What is left once the removed snapshots are trimmed, if that is nothing at all.
+    pub fn forgotten(&self, removed: &std::collections::BTreeSet<u64>) -> Option<Model> {
+        let kept_for_them = self.head.is_none()
+            && !self.frozen.is_empty()
+            && self.frozen.iter().all(|(snaps, _)| snaps.iter().all(|s| removed.contains(s)));
+        kept_for_them.then(Model::default)
+    }
+
     /// Carries out a call; what it should answer, and the object afterwards.
     pub fn apply(&self, call: &Call) -> (Outcome, Model) {
         if call.snap != SnapId::HEAD {

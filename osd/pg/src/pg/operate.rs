@@ -80,6 +80,32 @@ impl Context {
         }
     }
 
+    /// Takes the object for a change of the core's own, if nobody is at it; [`Self::unlock`] gives it back.
+    pub(crate) fn lock(&mut self) -> bool {
+        let free = !self.executing && self.readers == 0 && !matches!(self.known, Known::Asked | Known::Damaged);
+        self.executing |= free;
+        free
+    }
+
+    pub(crate) fn unlock(&mut self) {
+        self.executing = false;
+    }
+
+    /// The head's record, if it was read: none inside if nothing is stored.
+    pub(crate) fn record(&self) -> Option<&Option<ObjectInfo>> {
+        if let Known::Yes(info) = &self.known { Some(info) } else { None }
+    }
+
+    pub(crate) fn learn(&mut self, info: Option<ObjectInfo>) {
+        self.known = Known::Yes(info);
+    }
+
+    /// A change of the core's own was ordered, which leaves the head like this.
+    pub(crate) fn ordered(&mut self, after: Option<ObjectInfo>) {
+        self.known = Known::Yes(after);
+        self.writes += 1;
+    }
+
     pub(crate) fn is_writing(&self) -> bool {
         self.executing || self.writes > 0
     }

@@ -14,6 +14,7 @@ use super::backfill::Backfill;
 use super::recount::Recount;
 use super::recover::Recover;
 use super::replicate::Write;
+use super::trim::Trim;
 use super::{Fault, OnCommit, PlacementGroup, Role};
 use crate::io::{Duration, Output, Request, Step, Time, TimerId};
 use crate::log::{Dups, LogPart, Missing};
@@ -82,6 +83,7 @@ pub(crate) struct Primary {
     pub(crate) recover: Recover,
     pub(crate) backfill: Option<Backfill>,
     pub(crate) recount: Option<Recount>,
+    pub(crate) trim: Option<Trim>,
     /// Who came forward with a copy and is no member: to be told when it is no longer needed.
     pub(crate) strays: BTreeSet<OsdId>,
     pub(crate) clean: bool,
@@ -104,6 +106,7 @@ impl Primary {
             recover: Recover::default(),
             backfill: None,
             recount: None,
+            trim: None,
             strays: BTreeSet::new(),
             clean: false,
             asked_temp: false,

@@ -118,7 +118,11 @@ impl PlacementGroup {
     /// Starts what can be started; says when the pg is clean.
     pub(crate) fn recover_settle(&mut self, cx: &mut Step<'_>) {
         let Role::Primary(p) = &self.role else { return };
-        if !p.is_started() || p.clean {
+        if !p.is_started() {
+            return;
+        }
+        if p.clean {
+            self.trim_settle(cx);
             return;
         }
         while self.start_one(cx) {}
@@ -509,6 +513,12 @@ impl PlacementGroup {
                 self.view.acting.len(),
                 self.view.pool.size
             );
+        }
+        if p.trim.as_ref().is_some_and(super::trim::Trim::is_stuck) {
+            return "clean, but a removed snapshot's clone cannot be read: a scrub of the pg will name it".to_owned();
+        }
+        if !self.is_trimmed() {
+            return format!("clean; takes {} removed snapshots out of its objects", self.untrimmed().len());
         }
         "clean".to_owned()
     }

@@ -9,6 +9,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = "../../proto/proto";
     println!("cargo:rerun-if-changed={root}");
     let files = protox::compile(FILES, [root])?;
-    tonic_prost_build::configure().bytes(".").compile_fds(files)?;
+    tonic_prost_build::configure().bytes(".").extern_path(".nacre.v1", "::nacre_proto::v1").compile_fds(files)?;
     Ok(())
 }

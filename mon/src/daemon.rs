@@ -18,6 +18,7 @@ use nacre_mon_api::v1::change_quorum_request::Change;
 use nacre_mon_api::v1::mon_server::MonServer;
 use nacre_mon_api::v1::raft_server::RaftServer;
 use nacre_mon_api::{MonClient, v1};
+use nacre_net::daemon::Daemon;
 use nacre_net::identity::gate::ChannelAudit;
 use nacre_net::identity::{ClusterId, Gate, Service};
 use nacre_net::tls::{self, Credentials, TlsClient, TlsServer, Trust};
@@ -44,9 +45,20 @@ const REFUSALS: usize = 256;
 /// Refusals written into the cluster log per second; the rest is counted in one line.
 const REFUSALS_PER_SECOND: u32 = 10;
 
+nacre_net::options! {
+    /// What a monitor is told by its file, the environment or flags.
+    pub struct MonOptions {
+        /// Where it listens, and where the others find it.
+        listen: Option<SocketAddr> = None, restart;
+        /// Its data folder.
+        data: PathBuf = "/var/lib/nacre/mon".into(), restart;
+        /// Where the monitors are, separated by commas; itself may be among them.
+        monitors: String = String::new(), restart;
+    }
+}
+
 /// What a monitor needs to find its cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Its number.
     pub mon: u64,
@@ -98,6 +110,14 @@ pub enum DaemonError {
         /// What is wrong.
         problem: String,
     },
+    /// A setting.
+    #[error("setting {name}: {problem}")]
+    Option {
+        /// Which.
+        name: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
     /// Its keys.
     #[error(transparent)]
     Keys(#[from] tls::files::FilesError),
@@ -145,11 +165,17 @@ fn file(path: &Path) -> impl Fn(io::Error) -> DaemonError {
 }
 
 impl Config {
-    /// From a file.
-    pub fn load(path: &Path) -> Result<Config, DaemonError> {
-        let text = std::fs::read_to_string(path).map_err(file(path))?;
-        toml::from_str(&text)
-            .map_err(|error| DaemonError::Content { path: path.to_owned(), problem: error.to_string() })
+    /// Of monitor `mon`, out of its options.
+    pub fn of(mon: u64, options: &MonOptions) -> Result<Config, DaemonError> {
+        let address = options.listen.ok_or(DaemonError::Option {
+            name: "listen",
+            problem: "it is not set; write listen = \"ADDRESS:PORT\" into the section [mon]".into(),
+        })?;
+        let monitors: Result<Vec<SocketAddr>, _> =
+            options.monitors.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::parse).collect();
+        let monitors =
+            monitors.map_err(|error| DaemonError::Option { name: "monitors", problem: format!("{error}") })?;
+        Ok(Config { mon, address, data: options.data.clone(), monitors })
     }
 }
 
@@ -173,8 +199,8 @@ struct Opened {
     joining: bool,
 }
 
-/// Runs a monitor until `stop` ends.
-pub async fn run(config: Config, stop: impl Future<Output = ()> + Send + 'static) -> Result<(), DaemonError> {
+/// Runs a monitor until its surroundings say that it ends.
+pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
     let folder = config.data.join("tls");
     let stored = tls::files::load(&folder)?.ok_or(DaemonError::NoIdentity { path: folder.clone() })?;
     let authority = stored.authorities.first().cloned().unwrap_or_default();
@@ -196,8 +222,8 @@ pub async fn run(config: Config, stop: impl Future<Output = ()> + Send + 'static
     let hub = Arc::new(Hub::default());
     let observer = {
         let hub = hub.clone();
-        Arc::new(move |state: &State, increment: Option<&_>| {
-            hub.publish(&state.map, increment);
+        Arc::new(move |state: &State, increments: &[_]| {
+            hub.publish(&state.map, increments);
             hub.note(state.events.newest());
         })
     };
@@ -217,6 +243,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()> + Send + 'static
     let raft = RaftServer::new(RaftService { node: node.clone(), door })
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(LARGEST_MESSAGE);
+    tokio::spawn(crate::leader::plan(node.clone()));
     tokio::spawn(write_refusals(node.clone(), refusals, lost));
 
     if let Some(quorum) = opened.bootstrap {
@@ -227,6 +254,7 @@ pub async fn run(config: Config, stop: impl Future<Output = ()> + Send + 'static
     if opened.joining {
         tokio::spawn(join(config.clone(), client, identity.clone()));
     }
+    around.ready(&format!("node {:x} at {}", identity.node, config.address));
     let (ended, mut ending) = tokio::sync::watch::channel(false);
     let serving = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
@@ -238,15 +266,15 @@ pub async fn run(config: Config, stop: impl Future<Output = ()> + Send + 'static
     tokio::pin!(serving);
     tokio::select! {
         served = &mut serving => served?,
-        () = stop => {
-            tracing::info!("stopping");
+        // A monitor that takes no part any more must not look alive: whoever watches it starts it again.
+        status = node.broken() => return Err(DaemonError::Consensus(status)),
+        _why = around.shutdown.begun() => {
             node.stop().await;
             let _ = ended.send(true);
             // Subscribers never end their streams: they get a moment and are then cut off.
             let _ = tokio::time::timeout(Duration::from_millis(200), &mut serving).await;
         }
     }
-    tracing::info!("stopped");
     Ok(())
 }
 

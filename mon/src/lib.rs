@@ -2,7 +2,9 @@
 //!
 //! - [`raft`]: the types openraft is run with, and their records on wire and disk.
 //! - [`store`]: log, ballot and snapshots on RocksDB; recognises what a disk has lost.
+//! - [`backup`]: the state in a file, and a quorum out of it.
 //! - [`daemon`]: the process around it all.
+//! - [`leader`]: what the leading monitor does by itself.
 //! - [`node`]: a running monitor.
 //! - [`service`]: what it serves over gRPC, and to whom.
 //! - [`state`]: what the log decides: the value every monitor derives from the same entries.
@@ -12,7 +14,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backup;
 pub mod daemon;
+pub mod leader;
 pub mod node;
 pub mod raft;
 pub mod service;

@@ -4,9 +4,11 @@
 //! claims to be linearizable has asked the quorum who leads after it arrived.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nacre_maps::ClusterMap;
+use nacre_maps::placement::Placement;
 use nacre_mon_api::v1;
 use nacre_proto::status::{Code, Status};
 use openraft::errors::{ChangeMembershipError, ClientWriteError, LinearizableReadError, RaftError};
@@ -14,8 +16,9 @@ use openraft::raft::ReadPolicy;
 use openraft::{ChangeMembers, Instant, Raft, SnapshotPolicy};
 use prost::Message;
 
+use crate::leader::Heard;
 use crate::raft::network::Peers;
-use crate::raft::{Entry, LeaderId, LogId, Member, NodeId, Product, Request};
+use crate::raft::{Entry, LeaderId, LogId, Member, NodeId, Outcome, Product, Request};
 use crate::state::hub::Hub;
 use crate::state::machine::{Machine, Shared};
 use crate::store::{Identity, Store};
@@ -50,6 +53,8 @@ pub struct Node {
     pub peers: Peers,
     /// Whose it is.
     pub identity: Identity,
+    /// What daemons reported to this monitor while it leads.
+    pub reports: Mutex<Heard>,
     store: Store,
 }
 
@@ -97,7 +102,7 @@ impl Node {
         let raft = Raft::new(identity.node, Arc::new(config), peers.clone(), store.clone(), machine)
             .await
             .map_err(|error| broken(&error))?;
-        Ok(Node { raft, shared, hub, peers, identity, store })
+        Ok(Node { raft, shared, hub, peers, identity, reports: Mutex::default(), store })
     }
 
     /// Makes this and the others the first quorum. Harmless when there is one already.
@@ -108,7 +113,7 @@ impl Node {
         }
     }
 
-    fn nobody_leads(&self) -> Status {
+    pub(crate) fn nobody_leads(&self) -> Status {
         let members = self.shared.read().membership.voter_ids().count();
         Status::new(
             Code::Unavailable,
@@ -149,8 +154,9 @@ impl Node {
             self.linearize().await?;
             let mut state = self.shared.read().clone();
             let log_id = LogId { leader_id: LeaderId { term: 0, node_id: 0 }, index: u64::MAX };
-            let outcome = state.apply(&Entry { log_id, payload: openraft::EntryPayload::Normal(entry) }).outcome;
-            return Ok(reply(outcome));
+            let before = state.map.clone();
+            let applied = state.apply(&Entry { log_id, payload: openraft::EntryPayload::Normal(entry) });
+            return Ok(reply(self.with_moved(applied.outcome, before, state.map)));
         }
         let write = tokio::time::timeout(COMMIT, self.raft.client_write(entry)).await;
         match write {
@@ -169,6 +175,28 @@ impl Node {
             )
             .into()),
         }
+    }
+
+    /// Adds to the outcome of a dry run how much data would move.
+    fn with_moved(&self, mut outcome: Outcome, before: Arc<ClusterMap>, after: Arc<ClusterMap>) -> Outcome {
+        let Ok(mut detail) = nacre_proto::v1::Outcome::decode(outcome.detail.clone()) else { return outcome };
+        if outcome.code != 0 {
+            return outcome;
+        }
+        if let (Ok(before), Ok(after)) = (Placement::build(before), Placement::build(after)) {
+            let heard = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+            let bytes = heard.reports.pgs.iter().map(|(pg, report)| (*pg, report.bytes)).collect();
+            let moved = nacre_maps::plan::moved::between(&before, &after, &bytes);
+            detail.moved = Some(nacre_proto::v1::Moved {
+                pgs: moved.pgs,
+                copies: moved.copies,
+                of: moved.of,
+                bytes: moved.bytes,
+                millionths: moved.millionths(),
+            });
+            outcome.detail = detail.encode_to_vec().into();
+        }
+        outcome
     }
 
     /// Returns once this state holds everything that was committed when it was called. Only the leader can tell.
@@ -207,6 +235,7 @@ impl Node {
                     .map(|id| id.index),
             })
             .collect();
+        let (health, usage) = self.health();
         let state = self.shared.read();
         v1::StatusReply {
             fsid: self.identity.fsid.clone(),
@@ -223,7 +252,10 @@ impl Node {
             epoch: state.map.epoch.0,
             map: self.hub.full(),
             linearizable,
-            health: Vec::new(),
+            health: Some(health.message()),
+            used_bytes: usage.used,
+            total_bytes: usage.total,
+            objects: usage.objects,
             newest_event: state.events.newest(),
         }
     }
@@ -343,6 +375,21 @@ impl Node {
         }
     }
 
+    /// Returns when consensus has ended by itself: its store failed, or it has met something that must not be.
+    pub async fn broken(&self) -> Status {
+        use openraft::async_runtime::WatchReceiver;
+        loop {
+            if let Err(fatal) = &self.raft.metrics().borrow_watched().running_state {
+                return broken(fatal);
+            }
+            // One that panicked tells nobody, but takes no question any more.
+            if let Err(fatal) = self.raft.with_raft_state(|_| ()).await {
+                return broken(&fatal);
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
     /// Ends consensus, in order, and syncs the store.
     pub async fn stop(&self) {
         if let Err(error) = self.raft.shutdown().await {
@@ -354,6 +401,6 @@ impl Node {
     }
 }
 
-fn reply(outcome: crate::raft::Outcome) -> v1::ExecuteReply {
+fn reply(outcome: Outcome) -> v1::ExecuteReply {
     v1::ExecuteReply { code: outcome.code.into(), text: outcome.text, epoch: outcome.epoch, detail: outcome.detail }
 }

@@ -56,6 +56,13 @@ pub struct Request {
     pub command: Bytes,
 }
 
+impl Request {
+    /// Whether a daemon asks by itself, rather than an operator or a program on someone's behalf.
+    pub fn is_by_daemon(&self) -> bool {
+        !self.who.starts_with("client.")
+    }
+}
+
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "session {:016x} command {} of {}", self.session, self.sequence, self.who)

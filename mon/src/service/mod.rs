@@ -13,6 +13,7 @@ use nacre_mon_api::status::to_grpc;
 use nacre_net::identity::gate::Caller;
 use nacre_net::identity::{Denied, Gate, Identity, Kind, Ops, Service, UnixTime};
 use nacre_net::tls::Trust;
+use nacre_proto::ids::OsdId;
 use nacre_proto::status::{Code, Status};
 
 /// The name a call is passed on for.
@@ -65,6 +66,25 @@ impl Door {
             (Kind::Mon, Some(who)) => Guest { who: who.to_owned(), passed_on: true },
             _ => Guest { who: identity.name.to_string(), passed_on: false },
         })
+    }
+
+    /// Like [`Door::admit`], for a call that speaks for an OSD: only that OSD, an administrator or a monitor that passes
+    /// the call on may make it.
+    pub fn admit_for<T>(
+        &self,
+        call: &str,
+        ops: Ops,
+        osd: Option<OsdId>,
+        request: &tonic::Request<T>,
+    ) -> Result<Guest, tonic::Status> {
+        let guest = self.admit(call, ops, request)?;
+        let identity = self.identity(call, request)?;
+        match osd {
+            Some(osd) if identity.name.as_osd() != Some(osd) && identity.name.kind() != Kind::Mon => {
+                self.admit(&format!("{call} for {osd}"), Ops::ADMIN, request)
+            }
+            _ => Ok(guest),
+        }
     }
 
     /// Lets in monitors only.

@@ -11,7 +11,9 @@ use nacre_mon_api::v1::command::Verb;
 use nacre_mon_api::v1::mon_client::MonClient as Stub;
 use nacre_mon_api::v1::mon_server::Mon;
 use nacre_net::identity::Ops;
+use nacre_proto::ids::OsdId;
 use nacre_proto::status::{Code, Status};
+use nacre_proto::v1::{FailureReply, FailureReports, OsdBeacon, OsdBeaconReply};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
@@ -39,10 +41,38 @@ pub struct MonService {
 
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, tonic::Status>> + Send>>;
 
-/// The name of a verb in logs and the class of operation it needs.
+/// The name of a verb in logs and the class of operation it needs. What an OSD or another daemon says of itself needs
+/// WRITE, all else changes the cluster and needs ADMIN.
 fn verb_name(verb: &Verb) -> (&'static str, Ops) {
-    match verb {
-        Verb::Note(_) => ("note", Ops::WRITE),
+    use nacre_proto::v1::map_command::Verb as Map;
+    let Verb::Map(command) = verb else { return ("note", Ops::WRITE) };
+    match &command.verb {
+        Some(Map::OsdBoot(_)) => ("osd boot", Ops::WRITE),
+        Some(Map::OsdStopping(_)) => ("osd stopping", Ops::WRITE),
+        Some(Map::PgTemp(_)) => ("pg temp", Ops::WRITE),
+        Some(Map::UpThru(_)) => ("up thru", Ops::WRITE),
+        Some(Map::DaemonBeacon(_)) => ("daemon beacon", Ops::WRITE),
+        Some(Map::PoolCreate(_)) => ("pool create", Ops::ADMIN),
+        Some(Map::PoolSet(_)) => ("pool set", Ops::ADMIN),
+        Some(Map::PoolRemove(_)) => ("pool rm", Ops::ADMIN),
+        Some(Map::SettingSet(_)) => ("config set", Ops::ADMIN),
+        Some(Map::SettingRemove(_)) => ("config unset", Ops::ADMIN),
+        Some(Map::Fence(_)) => ("fence", Ops::ADMIN),
+        Some(Map::Revoke(_)) => ("cert revoke", Ops::ADMIN),
+        _ => ("change the map", Ops::ADMIN),
+    }
+}
+
+/// The OSD a command speaks for, if it speaks for one: nobody else may say it.
+fn spoken_for(verb: &Verb) -> Option<OsdId> {
+    use nacre_proto::v1::map_command::Verb as Map;
+    let Verb::Map(command) = verb else { return None };
+    match &command.verb {
+        Some(Map::OsdBoot(boot)) => Some(OsdId(boot.osd)),
+        Some(Map::OsdStopping(stopping)) => Some(OsdId(stopping.osd)),
+        Some(Map::PgTemp(temp)) => Some(OsdId(temp.from)),
+        Some(Map::UpThru(up_thru)) => Some(OsdId(up_thru.osd)),
+        _ => None,
     }
 }
 
@@ -85,7 +115,7 @@ impl Mon for MonService {
             return Err(to_grpc(&Status::new(Code::Unsupported, text)));
         };
         let (name, ops) = verb_name(verb);
-        let guest = self.door.admit(name, ops, &request)?;
+        let guest = self.door.admit_for(name, ops, spoken_for(verb), &request)?;
         let message = request.into_inner();
         match self.node.execute(guest.who.clone(), &message).await {
             Ok(reply) => Ok(Response::new(reply)),
@@ -201,6 +231,32 @@ impl Mon for MonService {
             Err(elsewhere) => {
                 let leader = Self::leader(&guest, elsewhere)?;
                 self.onward(&leader).change_quorum(Self::for_guest(&guest, message)?).await
+            }
+        }
+    }
+
+    async fn beacon(&self, request: Request<OsdBeacon>) -> Result<Response<OsdBeaconReply>, tonic::Status> {
+        let osd = OsdId(request.get_ref().osd);
+        let guest = self.door.admit_for("osd beacon", Ops::WRITE, Some(osd), &request)?;
+        let message = request.into_inner();
+        match self.node.beacon(message.clone()).await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(elsewhere) => {
+                let leader = Self::leader(&guest, elsewhere)?;
+                self.onward(&leader).beacon(Self::for_guest(&guest, message)?).await
+            }
+        }
+    }
+
+    async fn report_failures(&self, request: Request<FailureReports>) -> Result<Response<FailureReply>, tonic::Status> {
+        let osd = OsdId(request.get_ref().reporter);
+        let guest = self.door.admit_for("report failures", Ops::WRITE, Some(osd), &request)?;
+        let message = request.into_inner();
+        match self.node.report_failures(&message).await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(elsewhere) => {
+                let leader = Self::leader(&guest, elsewhere)?;
+                self.onward(&leader).report_failures(Self::for_guest(&guest, message)?).await
             }
         }
     }

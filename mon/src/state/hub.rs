@@ -56,26 +56,24 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// Takes a new map; with the increment if there is one, else what was held is of another history and forgotten.
-    pub fn publish(&self, map: &Arc<ClusterMap>, increment: Option<&Increment>) {
+    /// Takes a new map, with the increments that led to it; without, what was held is of another history and forgotten.
+    pub fn publish(&self, map: &Arc<ClusterMap>, increments: &[Increment]) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.map.epoch == map.epoch && held.map.fsid == map.fsid && increment.is_none() {
+        if increments.is_empty() && held.map.epoch == map.epoch && held.map.fsid == map.fsid {
             return;
         }
-        match increment {
-            Some(increment) if increment.from == held.map.epoch => {
-                let bytes = Bytes::from(increment.encode());
-                held.bytes += bytes.len() + OVERHEAD;
-                held.increments.push_back((increment.from.0, increment.epoch.0, bytes));
-                while held.bytes > HELD {
-                    let Some((_, _, oldest)) = held.increments.pop_front() else { break };
-                    held.bytes -= oldest.len() + OVERHEAD;
-                }
-            }
-            _ => {
-                held.increments.clear();
-                held.bytes = 0;
-            }
+        if increments.first().is_none_or(|increment| increment.from != held.map.epoch) {
+            held.increments.clear();
+            held.bytes = 0;
+        }
+        for increment in increments {
+            let bytes = Bytes::from(increment.encode());
+            held.bytes += bytes.len() + OVERHEAD;
+            held.increments.push_back((increment.from.0, increment.epoch.0, bytes));
+        }
+        while held.bytes > HELD {
+            let Some((_, _, oldest)) = held.increments.pop_front() else { break };
+            held.bytes -= oldest.len() + OVERHEAD;
         }
         held.map = map.clone();
         held.full = None;

@@ -17,8 +17,8 @@ use super::State;
 use crate::raft::{Config, Entry, LogId, Outcome, Snapshot, SnapshotMeta, StoredMembership};
 use crate::store::{Store, StoreError};
 
-/// Told of each change of the state, with the increment if the map changed by one; under the state's lock: must be quick and must not call back.
-pub type Observer = Arc<dyn Fn(&State, Option<&Increment>) + Send + Sync>;
+/// Told of each change of the state, with the increments that led to its map, if it was not replaced; under the state's lock: must be quick and must not call back.
+pub type Observer = Arc<dyn Fn(&State, &[Increment]) + Send + Sync>;
 
 /// A state and its observer; clones share them.
 #[derive(Clone)]
@@ -36,14 +36,14 @@ impl Shared {
     fn replace(&self, state: State) {
         let mut held = self.state.write().unwrap_or_else(PoisonError::into_inner);
         *held = state;
-        (self.observer)(&held, None);
+        (self.observer)(&held, &[]);
     }
 
     fn apply(&self, entry: &Entry) -> Outcome {
         let mut held = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let applied = held.apply(entry);
         if !matches!(entry.payload, EntryPayload::Blank) {
-            (self.observer)(&held, applied.increment.as_ref());
+            (self.observer)(&held, &applied.increments);
         }
         applied.outcome
     }

@@ -11,10 +11,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nacre_maps::map::{Mon, Table};
+use nacre_maps::rules::{self, Asker};
 use nacre_maps::{ClusterMap, Draft, Increment};
 use nacre_mon_api::v1;
-use nacre_proto::ids::MonId;
+use nacre_proto::ids::{MonId, Stamp};
 use nacre_proto::status::{Code, Status};
+use nacre_proto::v1::MapCommand;
 use openraft::EntryPayload;
 use prost::Message;
 
@@ -59,8 +61,8 @@ pub struct State {
 pub struct Applied {
     /// For whoever sent the command.
     pub outcome: Outcome,
-    /// For subscribers of the map.
-    pub increment: Option<Increment>,
+    /// For subscribers of the map, in order.
+    pub increments: Vec<Increment>,
 }
 
 impl State {
@@ -74,15 +76,20 @@ impl State {
                 let map = self.map.clone();
                 let mut draft = Draft::of(&map, map.modified);
                 roster(&mut draft, membership);
-                Applied { outcome: Outcome::default(), increment: self.adopt(draft) }
+                let increments: Vec<Increment> = draft.finish().into_iter().collect();
+                self.adopt(&increments);
+                Applied { outcome: Outcome::default(), increments }
             }
             EntryPayload::Normal(request) => {
                 if let Some(outcome) = self.sessions.answer(request) {
-                    return Applied { outcome, increment: None };
+                    return Applied { outcome, increments: Vec::new() };
                 }
-                let mut applied = self.execute(request).unwrap_or_else(|status| Applied {
-                    outcome: Outcome { code: status.code.number(), text: status.text, ..Outcome::default() },
-                    increment: None,
+                let mut applied = self.execute(request).unwrap_or_else(|status| {
+                    if !request.is_by_daemon() {
+                        self.log(request, AUDIT, "warn", format!("refused: {}", status.text));
+                    }
+                    let outcome = Outcome { code: status.code.number(), text: status.text, ..Outcome::default() };
+                    Applied { outcome, increments: Vec::new() }
                 });
                 applied.outcome.epoch = self.map.epoch.0;
                 self.sessions.remember(request, entry.log_id.index, &applied.outcome);
@@ -92,12 +99,15 @@ impl State {
         }
     }
 
-    /// Makes the draft the map.
-    fn adopt(&mut self, draft: Draft<'_>) -> Option<Increment> {
-        let next = draft.clone();
-        let increment = draft.finish()?;
-        self.map = Arc::new(ClusterMap::clone(&next));
-        Some(increment)
+    /// Applies increments that were made from the map as it is.
+    fn adopt(&mut self, increments: &[Increment]) {
+        for increment in increments {
+            match self.map.apply(increment) {
+                Ok(map) => self.map = Arc::new(map),
+                // Every replica refuses alike; the next command meets the same map on all of them.
+                Err(error) => tracing::error!(%error, "a rule made an increment that does not fit its map"),
+            }
+        }
     }
 
     fn execute(&mut self, request: &Request) -> Result<Applied, Status> {
@@ -110,9 +120,31 @@ impl State {
             v1::command::Verb::Note(note) => {
                 let channel = if note.channel == AUDIT { AUDIT } else { CLUSTER };
                 self.log(request, channel, &note.level, note.text);
-                Ok(Applied { outcome: Outcome { text: "noted".into(), ..Outcome::default() }, increment: None })
+                Ok(Applied { outcome: Outcome { text: "noted".into(), ..Outcome::default() }, increments: Vec::new() })
             }
+            v1::command::Verb::Map(command) => self.change_map(request, command),
         }
+    }
+
+    fn change_map(&mut self, request: &Request, command: MapCommand) -> Result<Applied, Status> {
+        let command = rules::Command::try_from(command).map_err(|error| error.status())?;
+        let asker = Asker { now: Stamp(request.at_ms), who: request.who.clone() };
+        let outcome = rules::execute(&self.map, &command, &asker).map_err(|error| error.status())?;
+        self.adopt(&outcome.increments);
+        let detail = outcome.message(self.map.epoch, None).encode_to_vec().into();
+        // What operators ask for is audited, done or refused; of what daemons do, only changes are worth a line.
+        if !request.is_by_daemon() {
+            self.log(request, AUDIT, "info", outcome.text.clone());
+        } else if !outcome.increments.is_empty() {
+            self.log(request, CLUSTER, "info", outcome.text.clone());
+        }
+        for note in &outcome.notes {
+            self.log(request, CLUSTER, "info", note.clone());
+        }
+        Ok(Applied {
+            outcome: Outcome { text: outcome.text, detail, ..Outcome::default() },
+            increments: outcome.increments,
+        })
     }
 
     fn log(&mut self, request: &Request, channel: &str, level: &str, text: String) {

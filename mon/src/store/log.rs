@@ -124,6 +124,15 @@ impl Store {
         self.write(batch)
     }
 
+    /// Has the log begin behind `last`, durably: for a store made around a snapshot. The next term is above that of
+    /// `last`, or entries would be appended that sort before it.
+    pub fn begin_after(&self, last: &LogId) -> Result<(), StoreError> {
+        self.cut_through(last)?;
+        let ballot = Ballot { leader_id: last.leader_id, committed: false };
+        self.write(self.put_meta(Kind::Ballot, BALLOT, &convert::ballot_to(&ballot))?)?;
+        self.sync()
+    }
+
     fn state(&self) -> Result<(Option<LogId>, Option<LogId>), StoreError> {
         let purged = self.read_log_id(Kind::Purged, PURGED)?;
         let last = match self.inner.db.iterator_cf(self.family(LOG)?, IteratorMode::End).next() {

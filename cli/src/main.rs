@@ -10,6 +10,7 @@ mod completion;
 mod crush;
 mod daemon;
 mod local;
+mod monitors;
 mod output;
 #[cfg(test)]
 mod reference;
@@ -56,7 +57,16 @@ causes behind it in order.";
 enum Noun {
     Up(local::Up),
     Down(local::Down),
-    Status(local::Status),
+    Restart(local::Restart),
+    #[command(hide = true)]
+    Supervise(local::Supervise),
+    Status(monitors::Status),
+    Mon(monitors::Mon),
+    Osd(monitors::Osd),
+    Pool(monitors::Pool),
+    Config(monitors::Config),
+    Log(monitors::Log),
+    Watch(monitors::Watch),
     Cluster(cluster::Noun),
     Crush(crush::Noun),
     Daemon(daemon::Daemon),
@@ -70,7 +80,15 @@ impl Run for Noun {
         match self {
             Noun::Up(verb) => verb.run(out),
             Noun::Down(verb) => verb.run(out),
+            Noun::Restart(verb) => verb.run(out),
+            Noun::Supervise(verb) => verb.run(out),
             Noun::Status(verb) => verb.run(out),
+            Noun::Mon(noun) => noun.run(out),
+            Noun::Osd(noun) => noun.run(out),
+            Noun::Pool(noun) => noun.run(out),
+            Noun::Config(noun) => noun.run(out),
+            Noun::Log(verb) => verb.run(out),
+            Noun::Watch(verb) => verb.run(out),
             Noun::Cluster(noun) => noun.run(out),
             Noun::Crush(noun) => noun.run(out),
             Noun::Daemon(verb) => verb.run(out),

@@ -132,37 +132,53 @@ fn the_derived_crush_map_compiles_and_places_the_pool() {
     }
 }
 
+/// Stops the cluster also when a test fails.
+struct Running(TempDir);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        nacre(self.0.path(), &["down"]);
+    }
+}
+
 #[test]
-fn up_prepares_says_that_nothing_runs_and_may_be_repeated() {
+fn up_starts_monitors_and_may_be_repeated() {
     // given a cluster that never was up
-    let folder = folder(&small());
-    let (_, stdout, _) = nacre(folder.path(), &["status"]);
-    assert!(stdout.contains("not prepared"), "{stdout}");
+    let running = Running(folder(&small()));
+    let folder = &running.0;
+    let (code, _, stderr) = nacre(folder.path(), &["status"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("start it with `nacre up`"), "{stderr}");
     // when it is brought up
     let (code, stdout, stderr) = nacre(folder.path(), &["up"]);
-    // then the map is there, and no daemon is claimed to be
+    // then the map is there, and the monitor runs
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     assert!(stdout.contains("crush.txt (written)"), "{stdout}");
-    assert!(stdout.contains("no daemons yet, so none was started"), "{stdout}");
     let map = folder.path().join("var/pearl/crush.txt");
     let text = std::fs::read_to_string(&map).unwrap();
     nacre_crush::text::parse(&text).unwrap();
+    let (code, stdout, _) = nacre(folder.path(), &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &status["leader"]), (Some(0), &"mon.0".into()));
     // when an operator has changed the map, and comes again
     std::fs::write(&map, format!("# mine\n{text}")).unwrap();
     let (code, stdout, _) = nacre(folder.path(), &["up", "--json"]);
-    // then it is kept
+    // then it is kept, and nothing is started twice
     let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     assert_eq!((code, &report["crush"]["state"], &report["started"]), (Some(0), &"kept".into(), &0.into()));
     assert!(std::fs::read_to_string(&map).unwrap().starts_with("# mine\n"));
-    // and down leaves the data where it is
+    // and a daemon can be restarted, one that is not there cannot
+    assert_eq!(nacre(folder.path(), &["restart", "mon.0"]).0, Some(0));
+    let (code, _, stderr) = nacre(folder.path(), &["restart", "mon.7"]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("there is no mon.7 here, only mon.0"), "{stderr}");
+    // and down stops it and leaves the data where it is
     let (code, stdout, _) = nacre(folder.path(), &["down"]);
     assert_eq!(code, Some(0));
+    assert!(stdout.contains("1 daemons stopped"), "{stdout}");
+    let (_, stdout, _) = nacre(folder.path(), &["down"]);
     assert!(stdout.contains("nothing to stop"), "{stdout}");
     assert!(map.is_file());
-    let (_, stdout, _) = nacre(folder.path(), &["status"]);
-    assert!(stdout.contains("prepared in var/pearl"), "{stdout}");
-    let left: Vec<_> = std::fs::read_dir(folder.path().join("var/pearl")).unwrap().collect();
-    assert_eq!(left.len(), 1, "{left:?}");
 }
 
 #[test]

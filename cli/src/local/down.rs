@@ -1,17 +1,21 @@
-//! `nacre down`: stops what `up` started, which is nothing yet, and keeps all data.
+//! `nacre down`: stops the daemons and their supervisor, in order. Data stays.
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
+use anyhow::bail;
 use clap::Args;
 
-use super::ConfigArg;
+use super::supervisor::{self, Ask};
+use super::{ConfigArg, Layout};
 use crate::cluster::{load, warn};
 use crate::output::{JsonFlag, Out};
 use crate::run::{Run, Verdict};
 
+/// How long the supervisor may take: it gives its daemons ten seconds before it kills them.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Stop the cluster of a cluster.toml on this machine. Data stays.
-///
-/// This version has no daemons yet, so there is nothing to stop.
 #[derive(Args)]
 #[command(after_long_help = "--json: {cluster, data, stopped}; stopped counts the daemons that were stopped.")]
 pub(crate) struct Down {
@@ -26,13 +30,31 @@ impl Run for Down {
         let loaded = load(&self.config.config)?;
         warn(&loaded);
         let (name, data) = (&loaded.cluster.name.value, &loaded.cluster.data.value);
-        if self.json.json {
-            out.json(&serde_json::json!({ "cluster": name.0, "data": data, "stopped": 0 }))?;
-        } else {
-            writeln!(out, "cluster {name}: nothing to stop, this version has no daemons yet")?;
-            if data.is_dir() {
-                writeln!(out, "The data folder {} stays; remove it by hand to begin anew.", data.display())?;
+        let layout = Layout(data.clone());
+        let stopped = match supervisor::holder(&layout)? {
+            None => 0,
+            Some(pid) => {
+                let running = supervisor::ask(&layout, &Ask::List)?;
+                supervisor::ask(&layout, &Ask::Stop)?;
+                let started = Instant::now();
+                while supervisor::holder(&layout)?.is_some() {
+                    if started.elapsed() > PATIENCE {
+                        bail!(
+                            "the supervisor (process {pid}) does not end; its log is {}",
+                            layout.log("supervisor").display()
+                        );
+                    }
+                    super::pause(Duration::from_millis(10));
+                }
+                running.daemons.iter().filter(|daemon| daemon.pid.is_some()).count()
             }
+        };
+        if self.json.json {
+            out.json(&serde_json::json!({ "cluster": name.0, "data": data, "stopped": stopped }))?;
+        } else if stopped == 0 {
+            writeln!(out, "cluster {name}: not running, nothing to stop")?;
+        } else {
+            writeln!(out, "cluster {name}: {stopped} daemons stopped; data stays in {}", data.display())?;
         }
         Ok(Verdict::Good)
     }

@@ -1,26 +1,52 @@
-//! `nacre up`, `down`, `status`: the cluster of a `cluster.toml` on this machine.
+//! `nacre up`, `down`, `restart`: the cluster of a `cluster.toml` on this machine, under a supervisor.
 //!
-//! This version has no daemons yet: `up` prepares what they will stand on and says what would run.
+//! - [`layout`]: what lies where in the data folder. [`preflight`]: what must be so before anything is started.
+//! - [`provision`]: identities, configuration and the first quorum. [`supervisor`]: the process that runs the daemons.
+//! - One file for each verb.
 
+mod connect;
 mod down;
+mod layout;
 mod preflight;
-mod status;
+mod provision;
+mod restart;
+mod supervise;
+mod supervisor;
 mod up;
 
 use std::path::PathBuf;
 
 use clap::Args;
 
+pub(crate) use connect::{Connected, connect};
 pub(crate) use down::Down;
-pub(crate) use status::Status;
+pub(crate) use layout::Layout;
+pub(crate) use restart::Restart;
+pub(crate) use supervise::Supervise;
 pub(crate) use up::Up;
 
-#[derive(Args)]
-struct ConfigArg {
+/// The data folder and monitors of a cluster that must not be running here.
+pub(crate) fn stopped(config: &ConfigArg) -> anyhow::Result<(Layout, Vec<provision::Monitor>)> {
+    let loaded = crate::cluster::load(&config.config)?;
+    let layout = Layout(loaded.cluster.data.value.clone());
+    if let Some(pid) = supervisor::holder(&layout)? {
+        anyhow::bail!("the cluster is running here (supervisor process {pid}): stop it with `nacre down`");
+    }
+    Ok((layout, provision::monitors(&loaded.cluster)?))
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConfigArg {
     /// The file that describes the cluster.
-    #[arg(long, short, default_value = "cluster.toml", value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, short, default_value = "cluster.toml", value_name = "FILE", env = "NACRE_CLUSTER")]
+    pub(crate) config: PathBuf,
 }
 
 /// The file in the data folder that holds the crush map a cluster begins with.
 const CRUSH_FILE: &str = "crush.txt";
+
+/// Between two looks at something that tells nobody when it changes: another process, a port.
+#[expect(clippy::disallowed_methods, reason = "the condition is looked at again after it, within a deadline")]
+fn pause(length: std::time::Duration) {
+    std::thread::sleep(length);
+}

@@ -1,25 +1,35 @@
-//! `nacre up`: checks, makes the data folder with the first crush map, and says what would run.
+//! `nacre up`: checks, makes what a cluster is born with, leaves a supervisor running, and waits for the quorum.
 
+use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
-use super::{CRUSH_FILE, ConfigArg, preflight};
+use super::layout::write_whole;
+use super::supervisor::{self, Ask, Seen};
+use super::{CRUSH_FILE, ConfigArg, Layout, connect, preflight, provision};
 use crate::cluster::{load, placement, warn};
 use crate::output::{Align, JsonFlag, Out, Table, Tone};
 use crate::run::{Run, Verdict};
 
+/// How long the cluster may take to become healthy.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Start the cluster of a cluster.toml on this machine.
 ///
-/// Checks the file, the data folder and the ports, writes the crush map the cluster begins with, and says what would run:
-/// this version has no daemons yet, and starts none. Running it again is harmless: what is there is kept.
+/// Checks the file, the data folder and the ports, makes keys and first configuration, starts the daemons under a
+/// supervisor that starts them again when they end, and waits until the monitors have a quorum. Running it again is
+/// harmless: what is there is kept, what runs goes on.
 #[derive(Args)]
 #[command(after_long_help = "\
---json: {cluster, data, crush: {file, state: written|kept}, daemons: [{name, host, listens}], started}; started counts
-the daemons that were started.")]
+--json: {cluster, data, crush: {file, state: written|kept}, daemons: [{name, host, listens, pid}], started, supervisor,
+notes}; started counts the daemons this call has started, supervisor is the process that watches them.")]
 pub(crate) struct Up {
     #[command(flatten)]
     config: ConfigArg,
@@ -34,6 +44,8 @@ struct Report {
     crush: Crush,
     daemons: Vec<Daemon>,
     started: usize,
+    supervisor: u32,
+    notes: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -54,6 +66,7 @@ struct Daemon {
     name: String,
     host: String,
     listens: String,
+    pid: Option<u32>,
 }
 
 impl Run for Up {
@@ -62,21 +75,49 @@ impl Run for Up {
         warn(&loaded);
         let cluster = &loaded.cluster;
         let map = nacre_crush::text::print(&placement::crush_map(cluster)?);
-
         let data = &cluster.data.value;
+        let layout = Layout(data.clone());
+        let mut notes = Vec::new();
+
         preflight::data_folder(data)?;
-        preflight::ports(cluster)?;
+        let running = supervisor::holder(&layout)?;
+        if running.is_none() {
+            if let Some(pid) = supervisor::stale(&layout) {
+                notes.push(format!(
+                    "the last supervisor (process {pid}) ended without being told to: its daemons ended with it, all is started anew"
+                ));
+            }
+            wait_for_leftovers(cluster)?;
+        }
         let file = data.join(CRUSH_FILE);
         let state = write_once(&file, &map).with_context(|| format!("writing {}", file.display()))?;
+        let listed = cluster.daemons();
+        let ports: Vec<_> = listed
+            .iter()
+            .map(|(name, host, at)| serde_json::json!({ "name": name, "host": host.0, "listens": at }))
+            .collect();
+        write_whole(&layout.ports(), serde_json::to_string_pretty(&ports)?.as_bytes())?;
+        if running.is_none() {
+            provision::provision(cluster, &layout)?;
+            start(&layout, &self.config.config)?;
+        }
+        let seen = self.wait(&layout)?;
+        let supervisor = supervisor::holder(&layout)?.context("the supervisor has ended again")?;
 
-        let daemons = cluster.daemons().into_iter();
-        let daemons = daemons.map(|(name, host, at)| Daemon { name, host: host.0.clone(), listens: at.to_string() });
+        let daemons = listed.into_iter().map(|(name, host, at)| Daemon {
+            pid: seen.iter().find(|seen| seen.name == name).and_then(|seen| seen.pid),
+            name,
+            host: host.0.clone(),
+            listens: at.to_string(),
+        });
         let report = Report {
             cluster: cluster.name.value.0.clone(),
             data: data.clone(),
             crush: Crush { file, state },
             daemons: daemons.collect(),
-            started: 0,
+            started: if running.is_none() { seen.len() } else { 0 },
+            supervisor,
+            notes,
         };
         if self.json.json {
             out.json(&report)?;
@@ -87,23 +128,83 @@ impl Run for Up {
     }
 }
 
+impl Up {
+    /// Waits until every monitor runs and the quorum answers.
+    fn wait(&self, layout: &Layout) -> anyhow::Result<Vec<Seen>> {
+        let started = Instant::now();
+        let connected = connect(&self.config, PATIENCE)?;
+        loop {
+            let listed = supervisor::ask(layout, &Ask::List)?;
+            let failing = listed.daemons.iter().find(|seen| seen.pid.is_none() && seen.restarts >= 3);
+            if let Some(seen) = failing {
+                bail!(
+                    "{} does not stay up ({}); its log is {}",
+                    seen.name,
+                    seen.last_end.as_deref().unwrap_or("no reason known"),
+                    layout.log(&seen.name).display()
+                );
+            }
+            if listed.daemons.iter().all(|seen| seen.pid.is_some())
+                && connected.runtime.block_on(connected.monitors.status(false)).is_ok()
+            {
+                return Ok(listed.daemons);
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("no quorum within {} s; the logs are in {}", PATIENCE.as_secs(), layout.log("mon.0").display());
+            }
+            super::pause(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Daemons of a supervisor that was killed stop by themselves; they get a moment to let go of their ports.
+fn wait_for_leftovers(cluster: &crate::cluster::schema::Cluster) -> anyhow::Result<()> {
+    let started = Instant::now();
+    loop {
+        match preflight::ports(cluster) {
+            Ok(()) => return Ok(()),
+            Err(error) if started.elapsed() > Duration::from_secs(2) => return Err(error.into()),
+            Err(_) => super::pause(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// Leaves a supervisor running, and waits until it takes requests.
+fn start(layout: &Layout, config: &Path) -> anyhow::Result<()> {
+    let log = layout.log("supervisor");
+    if let Some(folder) = log.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let to = OpenOptions::new().create(true).append(true).open(&log)?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .arg("supervise")
+        .arg("--config")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(to.try_clone()?)
+        .stderr(to)
+        .process_group(0)
+        .spawn()
+        .context("starting the supervisor")?;
+    let started = Instant::now();
+    while supervisor::ask(layout, &Ask::List).is_err() {
+        if let Some(status) = child.try_wait()? {
+            bail!("the supervisor ended at once ({status}); its log is {}", log.display());
+        }
+        if started.elapsed() > PATIENCE {
+            bail!("the supervisor does not answer; its log is {}", log.display());
+        }
+        super::pause(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
 /// Writes a file that is whole or not there, and leaves one alone that is: a cluster's map is its own once it lives.
 fn write_once(file: &Path, text: &str) -> io::Result<State> {
     if file.try_exists()? {
         return Ok(State::Kept);
     }
-    let draft = file.with_extension(format!("draft.{}", std::process::id()));
-    let written = (|| {
-        let mut to = std::fs::File::create_new(&draft)?;
-        to.write_all(text.as_bytes())?;
-        to.sync_all()?;
-        std::fs::rename(&draft, file)
-    })();
-    if written.is_err() {
-        // The first error is the one to tell.
-        let _ = std::fs::remove_file(&draft);
-    }
-    written.map(|()| State::Written)
+    write_whole(file, text.as_bytes()).map(|()| State::Written)
 }
 
 fn print(out: &mut Out, report: &Report) -> anyhow::Result<()> {
@@ -113,13 +214,27 @@ fn print(out: &mut Out, report: &Report) -> anyhow::Result<()> {
     };
     writeln!(out, "cluster {}", out.paint(Tone::Strong, &report.cluster))?;
     writeln!(out, "  data folder  {}", report.data.display())?;
-    writeln!(out, "  crush map    {} ({state})\n", report.crush.file.display())?;
-    writeln!(out, "This version has no daemons yet, so none was started. These would run:\n")?;
-    let mut table = Table::new(&[("DAEMON", Align::Left), ("HOST", Align::Left), ("LISTENS", Align::Left)]);
+    writeln!(out, "  crush map    {} ({state})", report.crush.file.display())?;
+    writeln!(out, "  supervisor   process {}", report.supervisor)?;
+    for note in &report.notes {
+        writeln!(out, "  note         {note}")?;
+    }
+    let done = match report.started {
+        0 => "It was running already; nothing was changed.".to_owned(),
+        count => format!("{count} daemons were started; the monitors have a quorum."),
+    };
+    writeln!(out, "\n{done} Daemons without a process are not part of this version yet.\n")?;
+    let mut table = Table::new(&[
+        ("DAEMON", Align::Left),
+        ("HOST", Align::Left),
+        ("LISTENS", Align::Left),
+        ("PROCESS", Align::Right),
+    ]);
     for daemon in &report.daemons {
-        table.row([daemon.name.as_str(), daemon.host.as_str(), daemon.listens.as_str()]);
+        let pid = daemon.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+        table.row([daemon.name.as_str(), daemon.host.as_str(), daemon.listens.as_str(), pid.as_str()]);
     }
     table.print(out)?;
-    writeln!(out, "\nLook at the placement: nacre crush tree {}", report.crush.file.display())?;
+    writeln!(out, "\nLook at it: nacre status")?;
     Ok(())
 }

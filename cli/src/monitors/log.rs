@@ -1,0 +1,83 @@
+//! `nacre log` and `nacre watch`: the cluster log, so far and as it grows.
+
+use std::io::Write;
+
+use clap::Args;
+use nacre_mon_api::v1;
+
+use super::Asking;
+use crate::output::{Out, Tone};
+use crate::run::{Run, Verdict};
+
+/// Show the newest lines of the cluster log.
+#[derive(Args)]
+#[command(after_long_help = "--json: one line each: {number, at_ms, channel, level, who, text}")]
+pub(crate) struct Log {
+    /// How many lines.
+    #[arg(long, short = 'n', default_value_t = 50)]
+    lines: u64,
+    /// Only this channel: `cluster` or `audit`.
+    #[arg(long)]
+    channel: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Show the cluster log as it grows, until interrupted.
+#[derive(Args)]
+#[command(after_long_help = "--json: one line each: {number, at_ms, channel, level, who, text}")]
+pub(crate) struct Watch {
+    /// Only this channel: `cluster` or `audit`.
+    #[arg(long)]
+    channel: Option<String>,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+fn follow(asking: &Asking, request: v1::LogRequest, out: &mut Out) -> anyhow::Result<Verdict> {
+    let connected = asking.connect()?;
+    connected.runtime.block_on(async {
+        let mut lines = connected.monitors.log(request).await?;
+        while let Some(line) = lines.message().await? {
+            print(asking, &line, out)?;
+            out.flush()?;
+        }
+        Ok(Verdict::Good)
+    })
+}
+
+fn print(asking: &Asking, line: &v1::Event, out: &mut Out) -> anyhow::Result<()> {
+    if asking.json.json {
+        let line = serde_json::json!({
+            "number": line.number, "at_ms": line.at_ms, "channel": line.channel, "level": line.level,
+            "who": line.who, "text": line.text,
+        });
+        writeln!(out, "{line}")?;
+        return Ok(());
+    }
+    let tone = match line.level.as_str() {
+        "error" => Tone::Bad,
+        "warn" => Tone::Warn,
+        _ => Tone::Plain,
+    };
+    let (seconds, ms) = (line.at_ms / 1000, line.at_ms % 1000);
+    // Quoted text of strangers must not steer a terminal.
+    let text: String = line.text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let level = out.paint(tone, &line.level);
+    writeln!(out, "{seconds}.{ms:03} {} {level} {}: {text}", line.channel, line.who)?;
+    Ok(())
+}
+
+impl Run for Log {
+    fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
+        let channel = self.channel.unwrap_or_default();
+        follow(&self.asking, v1::LogRequest { after: 0, last: self.lines, follow: false, channel }, out)
+    }
+}
+
+impl Run for Watch {
+    fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
+        let channel = self.channel.unwrap_or_default();
+        follow(&self.asking, v1::LogRequest { after: 0, last: 10, follow: true, channel }, out)
+    }
+}

@@ -1,0 +1,88 @@
+//! Verbs that speak with the monitors, and the monitor itself.
+//!
+//! - [`mon`]: `nacre mon`, with [`run`] the daemon. [`status`]: the first page. [`pool`], [`config`], [`osd`], [`log`].
+
+mod backup;
+mod config;
+mod log;
+mod mon;
+mod osd;
+mod pool;
+mod run;
+mod status;
+
+use std::time::Duration;
+
+use clap::Args;
+use nacre_maps::ClusterMap;
+use nacre_mon_api::v1;
+use nacre_proto::v1::map_command::Verb as Map;
+use nacre_proto::v1::{MapCommand, Outcome};
+use prost::Message;
+use std::io::Write;
+
+use crate::local::{ConfigArg, Connected, connect};
+use crate::output::{JsonFlag, Out};
+use crate::run::Verdict;
+
+pub(crate) use config::Noun as Config;
+pub(crate) use log::{Log, Watch};
+pub(crate) use mon::Noun as Mon;
+pub(crate) use osd::Noun as Osd;
+pub(crate) use pool::Noun as Pool;
+pub(crate) use status::Status;
+
+/// How long a verb waits for a monitor that answers.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// What every verb that asks the monitors takes.
+#[derive(Args, Clone, Debug)]
+struct Asking {
+    #[command(flatten)]
+    config: ConfigArg,
+    #[command(flatten)]
+    json: JsonFlag,
+}
+
+impl Asking {
+    fn connect(&self) -> anyhow::Result<Connected> {
+        connect(&self.config, PATIENCE)
+    }
+
+    /// The cluster map, as the quorum has it.
+    fn map(&self) -> anyhow::Result<ClusterMap> {
+        let connected = self.connect()?;
+        let status = connected.runtime.block_on(connected.monitors.status(false))?;
+        Ok(ClusterMap::decode(&status.map)?)
+    }
+
+    /// Has the quorum change the map, and says what came of it.
+    fn change(&self, verb: Map, dry_run: bool, out: &mut Out) -> anyhow::Result<Verdict> {
+        let connected = self.connect()?;
+        let verb = v1::command::Verb::Map(MapCommand { verb: Some(verb) });
+        let reply = connected.runtime.block_on(connected.monitors.execute(verb, dry_run))?;
+        let outcome = Outcome::decode(reply.detail).unwrap_or_default();
+        if self.json.json {
+            let moved = outcome.moved.as_ref().map(|moved| {
+                serde_json::json!({ "pgs": moved.pgs, "copies": moved.copies, "of": moved.of, "bytes": moved.bytes })
+            });
+            out.json(&serde_json::json!({
+                "text": reply.text, "notes": outcome.notes, "epoch": reply.epoch, "dry_run": dry_run, "moved": moved,
+            }))?;
+            return Ok(Verdict::Good);
+        }
+        let would = if dry_run { "would be done: " } else { "" };
+        writeln!(out, "{would}{} (epoch {})", reply.text, reply.epoch)?;
+        for note in outcome.notes {
+            writeln!(out, "  {note}")?;
+        }
+        if let Some(moved) = outcome.moved {
+            writeln!(
+                out,
+                "  moves {} of {} copies in {} pgs, {} bytes",
+                moved.copies, moved.of, moved.pgs, moved.bytes
+            )?;
+        }
+        Ok(Verdict::Good)
+    }
+}

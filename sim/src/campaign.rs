@@ -1,9 +1,12 @@
 //! Many seeds: a range or as many as fit a time, the summary of them, and what to print of a failure.
 
-use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use serde::Serialize;
 
+use crate::coverage::{Moves, Sights, moves_never_seen, sights_never_seen};
 use crate::run::{Options, Outcome, run};
 
 /// What a campaign showed; `--json` prints just this.
@@ -25,10 +28,16 @@ pub struct Summary {
     pub too_hard: u64,
     /// The first seeds that failed.
     pub failed_seeds: Vec<u64>,
-    /// Moves of state the core knows and no seed made.
+    /// How often each fault was done and each thing that faults lead to was seen.
+    pub sights: Sights,
+    /// Moves of state the core knows and no seed made, but those known as unreachable.
     pub moves_never_seen: Vec<String>,
+    /// Faults no seed did, and things none saw.
+    pub sights_never_seen: Vec<String>,
     #[serde(skip)]
-    moves: BTreeMap<(&'static str, &'static str), u64>,
+    moves: Moves,
+    #[serde(skip)]
+    nanoseconds: u128,
 }
 
 impl Summary {
@@ -36,33 +45,34 @@ impl Summary {
     pub fn add(&mut self, o: &Outcome) {
         self.seeds += 1;
         self.operations += o.operations;
-        self.simulated_seconds += o.simulated / 1_000_000_000;
+        self.nanoseconds += u128::from(o.simulated);
+        self.simulated_seconds = (self.nanoseconds / 1_000_000_000) as u64;
         self.events += o.events;
         self.too_hard += o.too_hard;
         for (k, n) in &o.moves {
             *self.moves.entry(*k).or_default() += n;
         }
+        for (k, n) in &o.sights {
+            *self.sights.entry(*k).or_default() += n;
+        }
         if !o.violations.is_empty() {
             self.violations += 1;
-            if self.failed_seeds.len() < 20 {
-                self.failed_seeds.push(o.seed);
-            }
+            self.failed_seeds.push(o.seed);
+            self.failed_seeds.sort_unstable();
+            self.failed_seeds.truncate(20);
         }
     }
 
-    /// Which moves of the table were never made: `*` stands for any state.
+    /// Names what was never seen.
     #[must_use]
     pub fn finish(mut self) -> Summary {
-        self.moves_never_seen = nacre_pg::TRANSITIONS
-            .iter()
-            .filter(|(from, to, _)| !self.moves.keys().any(|(f, t)| (f == from || *from == "*") && t == to))
-            .map(|(from, to, by)| format!("{from} -> {to}: {by}"))
-            .collect();
+        self.moves_never_seen = moves_never_seen(&self.moves);
+        self.sights_never_seen = sights_never_seen(&self.sights);
         self
     }
 
     /// How often each move was made.
-    pub fn moves(&self) -> &BTreeMap<(&'static str, &'static str), u64> {
+    pub fn moves(&self) -> &Moves {
         &self.moves
     }
 }
@@ -75,6 +85,42 @@ pub fn judge(seed: u64, options: &Options) -> Outcome {
         let text = text.or_else(|| cause.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
         Outcome { seed, violations: vec![format!("a core stopped: {text}")], ..Outcome::default() }
     })
+}
+
+/// Which seeds to run, and on how much.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// From this seed.
+    pub from: u64,
+    /// Up to, not with, this.
+    pub to: u64,
+    /// No new seed after this.
+    pub until: Option<Instant>,
+    /// Threads; each runs seeds of its own.
+    pub threads: usize,
+}
+
+/// Runs the seeds of a plan; `each` is told every outcome, in no fixed order. A seed's outcome does not depend on it.
+pub fn campaign(plan: &Plan, options: &Options, each: &mut (dyn FnMut(&Outcome) + Send)) -> Summary {
+    let next = AtomicU64::new(plan.from);
+    let shared = Mutex::new((Summary::default(), each));
+    std::thread::scope(|scope| {
+        for _ in 0..plan.threads.max(1) {
+            scope.spawn(|| {
+                while plan.until.is_none_or(|end| Instant::now() < end) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= plan.to {
+                        return;
+                    }
+                    let outcome = judge(seed, options);
+                    let mut shared = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    shared.0.add(&outcome);
+                    (shared.1)(&outcome);
+                }
+            });
+        }
+    });
+    shared.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).0.finish()
 }
 
 /// What to print of a run that failed: the cause, how to repeat it, and the end of its trace.

@@ -20,6 +20,7 @@ impl World {
         } else if pg_num < MOST {
             // Twice at once is what an osd sees that was away.
             let more = if self.rng.chance(1, 6) { (pg_num * 4).min(MOST) } else { pg_num * 2 };
+            self.seen("split");
             self.note(|| format!("{pg_num} pgs become {more}"));
             self.change(|m| {
                 m.pool.pg_num = more;

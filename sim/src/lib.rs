@@ -7,7 +7,8 @@
 
 pub mod campaign;
 pub mod client;
-mod fault;
+pub mod coverage;
+pub mod fault;
 mod grow;
 pub mod history;
 pub mod map;

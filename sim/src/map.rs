@@ -28,6 +28,8 @@ pub struct Map {
     pub upmap: BTreeMap<PgId, Vec<OsdId>>,
     /// By how many pgs placement goes: children stay with their parents until it follows.
     pub placed: u32,
+    /// Osds that would rather not be primary.
+    pub reluctant: BTreeSet<OsdId>,
     /// The newest snapshot.
     pub snap_seq: SnapId,
     /// Those that live.
@@ -52,6 +54,7 @@ impl Map {
             pool,
             temp: BTreeMap::new(),
             upmap: BTreeMap::new(),
+            reluctant: BTreeSet::new(),
             snap_seq: SnapId(0),
             snaps: BTreeSet::new(),
         }
@@ -90,10 +93,12 @@ impl Map {
         let temp: Vec<OsdId> =
             self.temp.get(&pg).map(|t| t.iter().copied().filter(is_up).collect()).unwrap_or_default();
         let acting = if temp.is_empty() { up.clone() } else { temp };
+        let first = |list: &[OsdId]| list.iter().find(|o| !self.reluctant.contains(o)).or(list.first()).copied();
         View {
             epoch: self.epoch,
-            up_primary: up.first().copied(),
-            primary: acting.first().copied(),
+            up_primary: first(&up),
+            // A temporary set begins with who serves.
+            primary: if acting == up { first(&up) } else { acting.first().copied() },
             up,
             acting,
             pool: self.pool.clone(),

@@ -54,6 +54,8 @@ pub struct Node {
     pub early: VecDeque<(Epoch, Early)>,
     /// Collections whose removal waits to be durable.
     pub leaving: BTreeMap<PgId, TxnId>,
+    /// Its disk was replaced, and no map says so yet.
+    pub newborn: bool,
     /// Its clock: offset and rate in millionths.
     pub clock: (u64, u64),
 }
@@ -74,6 +76,7 @@ impl Node {
             committing: false,
             early: VecDeque::new(),
             leaving: BTreeMap::new(),
+            newborn: false,
             clock,
         }
     }

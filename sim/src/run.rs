@@ -53,6 +53,8 @@ pub struct Outcome {
     pub hash: u64,
     /// Moves of state seen.
     pub moves: BTreeMap<(&'static str, &'static str), u64>,
+    /// Faults done and things seen.
+    pub sights: BTreeMap<&'static str, u64>,
     /// Objects whose history was too long to check.
     pub too_hard: u64,
     /// If wanted.
@@ -117,6 +119,7 @@ fn build(seed: u64, options: &Options) -> World {
 fn is_quiet(w: &World) -> bool {
     let map = w.maps.last();
     w.clients.iter().all(|c| c.waiting() == 0)
+        && w.is_delivered()
         && w.nodes.iter().all(|n| n.running && n.epoch == map.epoch)
         && map.pgs().into_iter().all(|pg| {
             let primary = map.view(pg).primary;
@@ -124,6 +127,15 @@ fn is_quiet(w: &World) -> bool {
                 w.nodes[p.0 as usize].pgs.get(&pg).is_some_and(|(_, g)| g.is_clean() && g.is_trimmed())
             })
         })
+}
+
+/// The one thing that healing alone does not mend: the newest write of an object, never acknowledged, lies in a block
+/// that rotted, and nowhere else. An operator has to give it up.
+fn is_given_up(w: &World) -> bool {
+    w.rotten.iter().any(|(osd, pg, oid)| {
+        let core = w.nodes[osd.0 as usize].pgs.get(pg).map(|(_, g)| g);
+        core.is_some_and(|g| g.missing().contains_key(oid) && g.explain().contains("no known copy"))
+    })
 }
 
 /// Time for a healed cluster to become quiet.
@@ -143,7 +155,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
     }
     heal(&mut w);
     settle(&mut w);
-    if w.violations.is_empty() {
+    if w.violations.is_empty() && !w.given_up {
         // What is there is read once more, through the front door.
         let names: Vec<Bytes> = w.history.objects.keys().cloned().collect();
         if let Some(c) = w.clients.iter().position(|c| c.alive) {
@@ -177,7 +189,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
             settle(&mut w);
         }
     }
-    if w.violations.is_empty() {
+    if w.violations.is_empty() && !w.given_up {
         oracle::at_rest(&mut w);
     }
     Outcome {
@@ -188,6 +200,7 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
         events: w.events,
         hash: w.hash,
         moves: std::mem::take(&mut w.moves),
+        sights: std::mem::take(&mut w.sights),
         too_hard: w.too_hard,
         trace: w.trace.take().unwrap_or_default(),
     }
@@ -208,6 +221,7 @@ fn heal(w: &mut World) {
     w.change(|m| {
         m.inside = m.osds.keys().copied().collect();
         m.upmap.clear();
+        m.reluctant.clear();
         m.pool.size = size;
         m.pool.min_size = min_size;
     });
@@ -225,6 +239,10 @@ fn settle(w: &mut World) {
                 if is_quiet(w) {
                     return;
                 }
+            } else if w.now + PATIENCE > until + PATIENCE / 4 && is_given_up(w) {
+                w.seen("only copy of an unacknowledged write rotted");
+                w.given_up = true;
+                return;
             }
             next = w.now + 50 * MS;
         }

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use nacre_proto::ids::{Epoch, OsdId};
 
+use crate::fault::Fault;
 use crate::rng::Rng;
 use crate::world::MS;
 
 /// The shape.
 #[derive(Clone, Debug)]
 pub struct Scenario {
+    /// What it is about.
+    pub kind: Kind,
     /// Osds.
     pub osds: u32,
     /// Clients.
@@ -56,20 +59,83 @@ pub struct Scenario {
     pub log_keep: usize,
     /// How long a map may take to a client.
     pub lag: u64,
+    /// Clients by old maps write too; else they only read.
+    pub laggards_write: bool,
+    /// How often each fault comes, among each other.
+    pub faults: BTreeMap<Fault, u64>,
     /// Clock rates differ by so many millionths.
     pub drift: u64,
     /// At which map each osd's present run began.
     pub floors: BTreeMap<OsdId, Epoch>,
 }
 
+/// What a run is about: it shapes how often which fault comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A little of everything.
+    Mixed,
+    /// Primaries are isolated while clients by old maps still ask them: read leases are put to the test.
+    Lease,
+    /// Connections deliver late, into other intervals.
+    Late,
+    /// Disks fail, rot, and are replaced; power is cut.
+    Disks,
+    /// The map changes all the time.
+    Churn,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Kind; 5] = [Kind::Mixed, Kind::Lease, Kind::Late, Kind::Disks, Kind::Churn];
+
+    /// The name in scenario files and reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Mixed => "mixed",
+            Kind::Lease => "lease",
+            Kind::Late => "late",
+            Kind::Disks => "disks",
+            Kind::Churn => "churn",
+        }
+    }
+
+    /// How much more often than usual a fault comes in such a run.
+    const fn stress(self, fault: Fault) -> u64 {
+        match (self, fault) {
+            (Kind::Lease, Fault::Isolate) => 8,
+            (Kind::Lease, Fault::Cut | Fault::Partition | Fault::CutMap) => 2,
+            (Kind::Late, Fault::Stall) => 10,
+            (Kind::Late, Fault::Out | Fault::Upmap | Fault::Affinity) => 4,
+            (Kind::Disks, Fault::FailingDisk | Fault::BitRot | Fault::ReplacedDisk) => 6,
+            (Kind::Disks, Fault::PowerCut | Fault::SlowDisk) => 3,
+            (Kind::Churn, Fault::Out | Fault::Reweight | Fault::Resize | Fault::Upmap | Fault::Affinity) => 5,
+            _ => 1,
+        }
+    }
+}
+
 impl Scenario {
     /// Of a seed.
     pub fn draw(seed: u64) -> Scenario {
         let mut r = Rng::new(seed ^ 0x7363_656e);
+        let kind = match r.below(10) {
+            0..4 => Kind::Mixed,
+            4 | 5 => Kind::Lease,
+            6 => Kind::Late,
+            7 | 8 => Kind::Disks,
+            _ => Kind::Churn,
+        };
+        Scenario::draw_kind(kind, &mut r)
+    }
+
+    /// Of a seed, given what it is about.
+    pub fn draw_kind(kind: Kind, r: &mut Rng) -> Scenario {
         let osds = r.range(3, 6) as u32;
         let size = r.range(2, 3) as u32;
         let loose = r.chance(1, 3);
         let mut out = Scenario {
+            kind,
             osds,
             clients: r.range(2, 4) as u32,
             objects: r.range(2, 10),
@@ -91,29 +157,41 @@ impl Scenario {
             patience: [400 * MS, 1500 * MS][r.below(2) as usize],
             calm: [400 * MS, 1500 * MS, 4000 * MS][r.below(3) as usize],
             snapshots: r.chance(1, 2),
-            classes: Rng::new(seed ^ 0x636c_6173).chance(1, 2),
-            watches: Rng::new(seed ^ 0x7761_7463).chance(1, 3),
-            grows: Rng::new(seed ^ 0x6772_6f77).chance(1, 2) && seed % 8 != 5,
+            classes: r.chance(1, 2),
+            watches: r.chance(1, 3),
+            grows: r.chance(1, 2) && kind != Kind::Lease,
             span: r.range(4, 12) * 1000 * MS,
             log_keep: [4, 12, 40, 400][r.below(4) as usize],
             drift: [0, 100, 400][r.below(3) as usize],
-            // Clients far behind, who still ask an old primary: only so can a missing lease be seen.
-            lag: if seed % 8 == 5 { 4000 } else { 60 },
+            lag: 60,
+            laggards_write: false,
+            faults: Fault::ALL.iter().map(|f| (*f, f.usual() * kind.stress(*f))).collect(),
             floors: BTreeMap::new(),
         };
-        if out.is_lagging() {
-            out.grace = 300 * MS;
-            out.objects = 2;
-            out.pause = 20 * MS;
+        if kind == Kind::Lease {
+            // A lease shows only to clients far behind, who ask a primary that is one no more. Few writes, so that at
+            // the cut most objects have none on its way, which would hold their reads back anyway.
+            out.lag = 4000;
+            out.laggards_write = r.chance(1, 3);
+            out.grace = [120 * MS, 300 * MS][r.below(2) as usize];
+            out.objects = r.range(3, 6);
+            out.pause = [60 * MS, 150 * MS][r.below(2) as usize];
             out.in_flight = 1;
+            out.sync = [MS / 2, 4 * MS][r.below(2) as usize];
+            out.delay = [MS / 5, MS][r.below(2) as usize];
             out.refuses = false;
             out.snapshots = false;
+            out.watches = false;
             out.calm = 1500 * MS;
+        }
+        if kind == Kind::Late {
+            out.calm = 400 * MS;
+            out.delay = MS;
         }
         out
     }
 
-    /// Some clients only read, and by maps that are far behind.
+    /// Some clients work by maps that are far behind.
     pub fn is_lagging(&self) -> bool {
         self.lag > 60
     }

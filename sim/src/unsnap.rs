@@ -16,6 +16,7 @@ impl World {
         let odd: Vec<SnapId> = self.maps.last().snaps.iter().copied().filter(|s| s.0 % 2 == 1).collect();
         let gone: BTreeSet<SnapId> = odd.into_iter().filter(|_| self.rng.chance(2, 3)).collect();
         if !gone.is_empty() {
+            self.seen("snapshot removed");
             self.note(|| format!("snapshots {gone:?} removed"));
             for s in &gone {
                 self.history.removed.insert(*s, self.now);

@@ -85,7 +85,6 @@ pub enum Event {
 #[derive(Debug, Default)]
 struct Link {
     generation: u64,
-    last: u64,
 }
 
 /// The cluster.
@@ -136,6 +135,14 @@ pub struct World {
     pub silent: BTreeMap<OsdId, u64>,
     /// Objects whose history was too hard to judge.
     pub too_hard: u64,
+    /// Blocks that changed by themselves.
+    pub rotten: BTreeSet<(OsdId, PgId, ObjectId)>,
+    /// How often each fault was done, and each thing that faults lead to was seen.
+    pub sights: BTreeMap<&'static str, u64>,
+    /// An object was lost in a way that only an operator can decide about: the end of the run is not judged.
+    pub given_up: bool,
+    /// The last message on its way to each end.
+    latest: BTreeMap<End, u64>,
     /// Disks that are slow for now: until when.
     pub slow: BTreeMap<OsdId, u64>,
 }
@@ -178,6 +185,10 @@ impl World {
             silent: BTreeMap::new(),
             slow: BTreeMap::new(),
             too_hard: 0,
+            rotten: BTreeSet::new(),
+            sights: BTreeMap::new(),
+            given_up: false,
+            latest: BTreeMap::new(),
         }
     }
 
@@ -186,6 +197,11 @@ impl World {
         if let Some(t) = &mut self.trace {
             t.push(format!("{:>12.6} {}", self.now as f64 / 1e9, line()));
         }
+    }
+
+    /// Counts something that was to be seen.
+    pub fn seen(&mut self, what: &'static str) {
+        *self.sights.entry(what).or_default() += 1;
     }
 
     fn mix(&mut self, n: u64) {
@@ -238,6 +254,9 @@ impl World {
                 let node = &self.nodes[osd.0 as usize];
                 if node.run == run && node.pgs.get(&pg).is_some_and(|(c, _)| *c == core) {
                     let result = node.read(pg, oid.as_ref(), &items);
+                    if result.is_err() {
+                        self.seen("damaged read");
+                    }
                     self.input(osd, pg, Input::ReadDone { id, result });
                 }
             }

@@ -1,43 +1,47 @@
 //! The default runs: many seeds, the seeds that once found something, and the same seed twice.
 
 use nacre_sim::Options;
-use nacre_sim::campaign::{Summary, describe, judge};
+use nacre_sim::campaign::{Plan, campaign, describe, judge};
+use nacre_sim::coverage::UNREACHABLE;
 
-fn expect_fine(seeds: impl Iterator<Item = u64>) -> Summary {
+fn expect_fine(seeds: &[u64]) {
     let options = Options::default();
-    let mut summary = Summary::default();
-    for seed in seeds {
+    for &seed in seeds {
         let outcome = judge(seed, &options);
         if !outcome.violations.is_empty() {
             let again = judge(seed, &options.traced(true));
             panic!("{}", describe(&again, "of this build"));
         }
-        summary.add(&outcome);
     }
-    summary.finish()
 }
 
-/// The runs come in four tests so that cores share them.
-#[test]
-fn seeds_0_to_500() {
-    expect_fine(0..500);
-}
+/// How many seeds every change is held against.
+const SEEDS: u64 = 2400;
 
 #[test]
-fn seeds_500_to_1000() {
-    expect_fine(500..1000);
-}
-
-#[test]
-fn seeds_1000_to_1500() {
-    expect_fine(1000..1500);
-}
-
-#[test]
-fn seeds_1500_to_2000() {
-    let summary = expect_fine(1500..2000);
-    assert!(summary.operations > 100_000, "clients did next to nothing: {summary:?}");
+fn the_default_seeds_hold_and_show_everything() {
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let plan = Plan { from: 0, to: SEEDS, until: None, threads };
+    let mut failed = None;
+    let summary = campaign(&plan, &Options::default(), &mut |o| {
+        if !o.violations.is_empty() {
+            failed.get_or_insert(o.seed);
+        }
+    });
+    if let Some(seed) = failed {
+        panic!("{}", describe(&judge(seed, &Options::default().traced(true)), "of this build"));
+    }
+    assert_eq!(summary.seeds, SEEDS);
+    assert!(summary.operations > 300 * SEEDS, "clients did next to nothing: {summary:?}");
     assert_eq!(summary.too_hard, 0, "histories were too long to judge");
+    assert_eq!(summary.moves_never_seen, Vec::<String>::new(), "moves of state that no seed made");
+    assert_eq!(summary.sights_never_seen, Vec::<String>::new(), "faults that no seed did, or that led to nothing");
+    for (from, to, _) in UNREACHABLE {
+        assert!(
+            !summary.moves().contains_key(&(*from, *to)),
+            "{from} -> {to} is made after all: no longer unreachable"
+        );
+    }
 }
 
 #[test]
@@ -54,27 +58,40 @@ fn the_same_seed_gives_the_same_run() {
 /// written; the second took the place of the whole object.
 #[test]
 fn a_piece_pulled_twice_does_not_replace_the_object() {
-    expect_fine(std::iter::once(1095));
+    expect_fine(&[1095]);
 }
 
 /// A member whose log was too old to join was started anew by a backfill, and was no longer asked for objects that only
 /// it held.
 #[test]
 fn what_only_a_member_to_be_filled_holds_is_found() {
-    expect_fine(std::iter::once(130));
+    expect_fine(&[130]);
 }
 
 /// A spare copy was known to the primary, which then asked all again and forgot it: it was never told to go.
 #[test]
 fn spare_copies_are_remembered_over_a_new_round_of_questions() {
-    expect_fine([46, 159, 569, 764].into_iter());
+    expect_fine(&[46, 159, 569, 764]);
 }
 
 /// An interval with fewer than min_size members recorded itself as a start of the pg. Past intervals do not count such a
 /// one, so the next primary never asked its members, and waited for ever for a log of that start.
 #[test]
 fn a_start_below_min_size_is_no_start() {
-    expect_fine(std::iter::once(1308));
+    expect_fine(&[1308]);
+}
+
+/// A primary with an empty disk holds no pg and asks nobody; members waited for it for ever.
+#[test]
+fn a_primary_without_the_pg_is_told_of_it() {
+    expect_fine(&[7, 47, 73, 382]);
+}
+
+/// A block of an object that was being given to a member in a backfill had rotted: the good copy was fetched, and never
+/// sent on.
+#[test]
+fn a_backfill_goes_on_after_a_damaged_object() {
+    expect_fine(&[506]);
 }
 
 /// Calls of server-side classes are asked for and answered, not only refused: without that the oracle's model of them

@@ -230,6 +230,8 @@ pub struct PlacementGroup {
     pub(crate) promise: Promise,
     /// Questions from a primary that wait until all that was submitted is durable.
     pub(crate) held: Vec<(OsdId, Body)>,
+    /// Whom to tell unasked what is held here, once all of it is durable.
+    pub(crate) come_forward: Option<OsdId>,
     /// Unfinished copies in the store.
     pub(crate) temps: BTreeSet<ObjectId>,
     pub(crate) contexts: BTreeMap<ObjectId, Context>,

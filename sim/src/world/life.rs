@@ -8,18 +8,30 @@ use nacre_proto::ids::{Epoch, OsdId, PgId};
 use super::{End, Event, MS, World};
 
 impl World {
-    /// Power is lost at an osd.
-    pub fn crash(&mut self, osd: OsdId) {
+    /// Power is lost at an osd; false if it did not run.
+    pub fn crash(&mut self, osd: OsdId) -> bool {
         let i = osd.0 as usize;
         if !self.nodes[i].running {
-            return;
+            return false;
         }
         let pending = self.nodes[i].store.pending_bytes();
         let bytes = self.rng.below(pending + 1);
         self.note(|| format!("{osd} crashes, {bytes} of {pending} unsynced bytes survive"));
+        if pending > 0 {
+            self.seen(if bytes == 0 || bytes == pending { "whole writes lost or kept" } else { "torn writes" });
+        }
         self.nodes[i].crash(bytes);
         self.reports.retain(|(o, _), _| *o != osd);
         self.reset_all(osd);
+        true
+    }
+
+    /// A store that could not sync is worth nothing: the process ends, and begins again from what is durable.
+    pub(super) fn disk_failed(&mut self, osd: OsdId) {
+        self.seen("sync refused");
+        self.crash(osd);
+        let away = self.rng.range(5, 2000);
+        self.after(away * MS, Event::Restart { osd });
     }
 
     pub(super) fn reset_all(&mut self, osd: OsdId) {

@@ -12,8 +12,16 @@ impl World {
         self.cuts.contains(&(from, to))
     }
 
-    pub(super) fn arrives(&self, from: End, to: End, link: u64) -> bool {
-        !self.is_cut(from, to) && self.links.get(&pair(from, to)).map_or(0, |l| l.generation) == link
+    pub(super) fn arrives(&mut self, from: End, to: End, link: u64) -> bool {
+        if self.is_cut(from, to) {
+            self.seen("message lost in a cut");
+            return false;
+        }
+        let same = self.links.get(&pair(from, to)).map_or(0, |l| l.generation) == link;
+        if !same {
+            self.seen("message lost with its connection");
+        }
+        same
     }
 
     /// When a message sent now arrives, and over which connection.
@@ -27,14 +35,34 @@ impl World {
         let last = self.directions.entry((from, to)).or_default();
         let at = (self.now + delay).max(*last + 1);
         *last = at;
-        link.last = at;
-        (at - self.now, link.generation)
+        let generation = link.generation;
+        let latest = self.latest.entry(to).or_default();
+        if at < *latest {
+            self.seen("message overtook one of another connection");
+        } else {
+            *latest = at;
+        }
+        (at - self.now, generation)
+    }
+
+    /// What is sent from one end to another from now on arrives only after this delay, in order.
+    pub fn hold_up(&mut self, from: End, to: End, delay: u64) {
+        let until = self.now + delay;
+        let last = self.directions.entry((from, to)).or_default();
+        *last = until.max(*last);
+    }
+
+    /// Nothing is still to arrive of what was held up.
+    pub fn is_delivered(&self) -> bool {
+        self.directions.values().all(|at| *at <= self.now + 150 * MS)
     }
 
     /// The connection between two ends is lost with all that is on it.
     pub fn reset(&mut self, a: End, b: End) {
         self.note(|| format!("connection {a:?} {b:?} lost"));
         self.links.entry(pair(a, b)).or_default().generation += 1;
+        self.directions.remove(&(a, b));
+        self.directions.remove(&(b, a));
         if let (End::Osd(a), End::Osd(b)) = (a, b) {
             for (me, other) in [(OsdId(a), OsdId(b)), (OsdId(b), OsdId(a))] {
                 let pgs: Vec<PgId> = self.nodes[me.0 as usize].pgs.keys().copied().collect();

@@ -183,10 +183,14 @@ impl World {
             });
             self.publish();
         }
+        let newborn = std::mem::take(&mut self.nodes[osd.0 as usize].newborn);
         self.maps.change_osd(osd, |s, epoch| {
             s.up = true;
             s.up_from = epoch;
             s.dead = false;
+            if newborn {
+                s.born = epoch;
+            }
         });
         self.note(|| format!("{osd} up"));
         self.publish();

@@ -29,7 +29,11 @@ impl World {
         }
         if self.nodes[i].leaving.contains_key(&pg) {
             // The old copy's removal is not durable yet.
-            self.nodes[i].store.commit(usize::MAX);
+            let pending = self.nodes[i].store.pending();
+            if pending > 0 && self.nodes[i].store.commit(usize::MAX) == 0 {
+                self.disk_failed(to);
+                return;
+            }
             self.told_durable(to);
             self.nodes[i].leaving.remove(&pg);
         }
@@ -54,6 +58,9 @@ impl World {
             let core = PlacementGroup::create(pg, to, Arc::clone(&node.cfg), Arc::clone(&view), msg.interval);
             node.add(core.with_history(history, past));
             self.input(to, pg, Input::Map(view));
+        }
+        if self.nodes[i].pgs.get(&pg).is_some_and(|(_, g)| msg.interval < g.info().interval) {
+            self.seen("message of an interval that is over");
         }
         self.mix(u64::from(from.0) << 32 | u64::from(to.0));
         let name = msg.body.name();
@@ -122,6 +129,9 @@ impl World {
                 if !self.nodes[i].committing {
                     self.nodes[i].committing = true;
                     let slow = self.slow.get(&osd).is_some_and(|t| *t > self.now);
+                    if slow {
+                        self.seen("slow sync");
+                    }
                     let most = if slow { 400 * MS } else { self.scenario.sync };
                     let delay = self.rng.range(most / 10 + 1, most);
                     self.after(delay, Event::Commit { osd, run });
@@ -180,7 +190,10 @@ impl World {
         }
         let pending = self.nodes[i].store.pending() as u64;
         let count = self.rng.range(1, pending.max(1)) as usize;
-        self.nodes[i].store.commit(count);
+        if pending > 0 && self.nodes[i].store.commit(count) == 0 {
+            self.disk_failed(osd);
+            return;
+        }
         self.nodes[i].committing = false;
         if self.nodes[i].store.pending() > 0 {
             self.nodes[i].committing = true;

@@ -235,6 +235,16 @@ impl PlacementGroup {
         true
     }
 
+    /// An object of the window could not be read here: it is given to the member once a good copy has come.
+    pub(crate) fn backfill_again(&mut self, oid: &ObjectId, version: Version) {
+        if let Role::Primary(p) = &mut self.role
+            && let Some(b) = &mut p.backfill
+            && b.pushing.remove(oid).is_some()
+        {
+            b.todo.push_back((oid.clone(), version));
+        }
+    }
+
     /// Target: equal up to here.
     pub(crate) fn on_progress(&mut self, cx: &mut Step<'_>, from: OsdId, to: Cursor, remove: Vec<ObjectId>) {
         if !matches!(self.role, Role::Replica) {

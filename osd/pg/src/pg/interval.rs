@@ -65,6 +65,7 @@ impl PlacementGroup {
     /// A new interval: take the role the map gives.
     fn begin(&mut self, cx: &mut Step<'_>) {
         let from = self.state();
+        self.come_forward = None;
         self.desk.epoch = self.view.epoch;
         self.desk.interval = self.info.interval;
         self.drop_operations(cx);
@@ -86,15 +87,14 @@ impl PlacementGroup {
             self.ask_infos(cx);
         } else if view.has(self.me) {
             self.role = Role::Member;
+            // The primary may not even hold the pg (it was no member, its disk is new, what it was told was lost with an
+            // interval), and then would ask nobody.
+            self.come_forward = view.primary;
             self.moved(cx, from, "map");
         } else {
             self.role = Role::Stray;
+            self.come_forward = view.primary;
             self.moved(cx, from, "map");
-            if let Some(primary) = view.primary {
-                let (history, past) = (History::default(), PastIntervals::default());
-                // Tell the primary unasked, once all is durable.
-                self.held.push((primary, Body::Query { history, past }));
-            }
         }
     }
 
@@ -140,19 +140,15 @@ impl PlacementGroup {
 
     /// Answers a primary's questions once nothing is on its way to the disk: what is told is what would survive.
     pub(crate) fn answer_held(&mut self, cx: &mut Step<'_>) {
-        if self.held.is_empty() || !self.desk.commits.is_empty() {
+        if (self.held.is_empty() && self.come_forward.is_none()) || !self.desk.commits.is_empty() {
             return;
+        }
+        if let Some(to) = self.come_forward.take() {
+            self.tell_info(cx, to, false);
         }
         for (to, body) in std::mem::take(&mut self.held) {
             match body {
-                Body::Query { .. } => {
-                    let waived = self.promise_waived();
-                    let lease = if waived { Duration(0) } else { self.promise.until.since(cx.now) };
-                    let holder = self.promise.holder.map(|(o, _)| o);
-                    let asked = !matches!(self.role, Role::Stray);
-                    let (info, past) = (Box::new(self.info.clone()), self.past.clone());
-                    self.desk.send(cx, to, Body::Info { info, past, lease, holder, asked });
-                }
+                Body::Query { .. } => self.tell_info(cx, to, !matches!(self.role, Role::Stray)),
                 Body::QueryLog => {
                     let (part, dups) = (self.log.part(self.log.tail()), self.log.dups().clone());
                     self.desk.send(cx, to, Body::Log { part, dups, stats: self.info.stats });
@@ -160,6 +156,14 @@ impl PlacementGroup {
                 _ => {}
             }
         }
+    }
+
+    fn tell_info(&self, cx: &mut Step<'_>, to: OsdId, asked: bool) {
+        let waived = self.promise_waived();
+        let lease = if waived { Duration(0) } else { self.promise.until.since(cx.now) };
+        let holder = self.promise.holder.map(|(o, _)| o);
+        let (info, past) = (Box::new(self.info.clone()), self.past.clone());
+        self.desk.send(cx, to, Body::Info { info, past, lease, holder, asked });
     }
 
     /// The promise binds nobody any more: its holder's run is over by the map.

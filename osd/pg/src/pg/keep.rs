@@ -60,6 +60,7 @@ impl PlacementGroup {
             role: Role::Dormant,
             promise: Promise::default(),
             held: Vec::new(),
+            come_forward: None,
             temps: BTreeSet::new(),
             contexts: BTreeMap::new(),
             watches: super::watch::Watches::default(),

@@ -588,11 +588,8 @@ impl PlacementGroup {
 
     /// Messages to or from a replica were lost with the connection: say again what is not answered.
     pub(crate) fn on_reset(&mut self, cx: &mut Step<'_>, osd: OsdId) {
-        if let Role::Stray = self.role
-            && self.view.primary == Some(osd)
-        {
-            let (history, past) = (self.info.history, self.past.clone());
-            self.held.push((osd, Body::Query { history, past }));
+        if matches!(self.role, Role::Stray | Role::Member) && self.view.primary == Some(osd) && !self.told {
+            self.come_forward = Some(osd);
             return;
         }
         let (history, past) = (self.info.history, self.past.clone());

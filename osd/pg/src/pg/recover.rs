@@ -282,6 +282,7 @@ impl PlacementGroup {
         let mut ops = Vec::new();
         self.set_missing(oid.clone(), Some(crate::log::MissingItem { need, have: None }), &mut ops);
         self.desk.submit(cx, ops, OnCommit::Nothing);
+        self.backfill_again(&oid, need);
         if let Role::Primary(p) = &mut self.role {
             p.recover.active.remove(&oid);
             p.clean = false;

@@ -17,6 +17,7 @@ pub mod oracle;
 pub mod rng;
 mod run;
 pub mod scenario;
+mod slots;
 mod unsnap;
 pub mod world;
 

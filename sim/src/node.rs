@@ -56,6 +56,8 @@ pub struct Node {
     pub leaving: BTreeMap<PgId, TxnId>,
     /// Its disk was replaced, and no map says so yet.
     pub newborn: bool,
+    /// Its scheduler's slots.
+    pub slots: Vec<crate::slots::Slot>,
     /// Its clock: offset and rate in millionths.
     pub clock: (u64, u64),
 }
@@ -77,6 +79,7 @@ impl Node {
             early: VecDeque::new(),
             leaving: BTreeMap::new(),
             newborn: false,
+            slots: Vec::new(),
             clock,
         }
     }
@@ -101,6 +104,7 @@ impl Node {
         self.committing = false;
         self.early.clear();
         self.leaving.clear();
+        self.slots.clear();
     }
 
     /// What the store holds of a pg.

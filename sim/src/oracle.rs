@@ -20,6 +20,7 @@ pub fn sample(w: &mut World) {
 pub fn at_rest(w: &mut World) {
     lacking::check(w);
     equal::check(w);
+    w.check_slots();
     notify::check(w);
     histories::check(w);
 }

@@ -278,6 +278,10 @@ fn stuck(w: &World) -> String {
             }
         }
     }
-    lines.truncate(60);
+    for node in w.nodes.iter().filter(|n| !n.slots.is_empty()) {
+        let slots: Vec<String> = node.slots.iter().map(ToString::to_string).collect();
+        lines.push(format!("{} slots: {}", node.id, slots.join("; ")));
+    }
+    lines.truncate(100);
     lines.join("\n")
 }

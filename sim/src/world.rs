@@ -9,7 +9,7 @@ mod service;
 mod shell;
 
 use bytes::Bytes;
-use nacre_pg::io::{Input, ReadId, ReadItem, Report, Request, TimerId};
+use nacre_pg::io::{Input, ReadId, ReadItem, Report, Request, SlotKind, TimerId};
 use nacre_pg::msg::PeerMsg;
 use nacre_pg::op::{ClientOp, Reply};
 use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId};
@@ -64,6 +64,8 @@ pub enum Event {
     Heal { a: End, b: End },
     /// Something goes wrong.
     Fault,
+    /// A scheduler says how a slot stands.
+    Slot { osd: OsdId, run: u64, pg: PgId, core: u64, kind: SlotKind, holder: OsdId },
     /// A snapshot is removed.
     Unsnap,
     /// The pool's pgs become more.
@@ -278,6 +280,7 @@ impl World {
             Event::Heal { a, b } => self.heal(a, b),
             Event::Fault => self.fault(),
             Event::Grow => self.grow(),
+            Event::Slot { osd, run, pg, core, kind, holder } => self.slot_told(osd, run, pg, core, kind, holder),
             Event::Unsnap => self.unsnap(),
             Event::Work { client } => self.client_work(client),
             Event::Retry { client, tid } => self.client_retry(client, tid),

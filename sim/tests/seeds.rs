@@ -125,6 +125,13 @@ fn notifies_reach_watchers() {
     );
 }
 
+/// A primary whose own slot was taken back kept the slots it had of others, and the pg that got its slot waited for one of
+/// those.
+#[test]
+fn a_slot_taken_back_sets_the_others_free() {
+    expect_fine(&[324]);
+}
+
 /// Pgs do split in these runs, over old maps too, and clients' requests cross the split.
 #[test]
 fn pgs_become_more_while_clients_write() {

@@ -5,7 +5,11 @@
 //! - maps come in without gaps from the epoch the pg last stored ([`crate::PlacementGroup::epoch`]);
 //! - transactions of one pg become durable in the order submitted, a crash keeps a prefix; reads see what was submitted;
 //! - a timer is never cancelled: an id no longer wanted is ignored here;
-//! - outputs are carried out in order.
+//! - outputs are carried out in order;
+//! - all cores of an osd are given a map before any message of its epoch: else a child of a split could be made twice;
+//! - a child that is born is given the map of its birth ([`crate::PlacementGroup::epoch`]) and then those after it;
+//! - a slot that was asked for is granted in the end; one that is taken back stays asked for. Slots of a core that is
+//!   dropped are free.
 
 use std::sync::Arc;
 

@@ -18,6 +18,7 @@ mod peering;
 mod recount;
 mod recover;
 mod replicate;
+mod slots;
 mod split;
 mod trim;
 mod watch;
@@ -244,6 +245,8 @@ pub struct PlacementGroup {
     pub(crate) lease_waits: BTreeSet<ObjectId>,
     /// Member: the primary has told the log in this interval; its durability is on the way.
     pub(crate) told: bool,
+    /// Slots asked of this osd's scheduler, and on whose behalf; true: granted.
+    pub(crate) slots: BTreeMap<(crate::io::SlotKind, OsdId), bool>,
     /// Its removal was submitted.
     pub(crate) gone: bool,
     /// Born of a split: the map of its birth is still to come.
@@ -405,14 +408,14 @@ impl PlacementGroup {
             Body::Scanned { from: begin, list } => self.on_scanned(cx, from, begin, list),
             Body::Progress { to, remove } => self.on_progress(cx, from, to, remove),
             Body::ProgressAck { to } => self.on_progress_ack(cx, from, to),
+            Body::Reserve { kind, priority } => self.on_reserve(cx, from, kind, priority),
+            Body::Reserved { .. } => self.on_reserved(from, true),
+            Body::Revoked { .. } => self.on_reserved(from, false),
+            Body::Release { kind } => self.on_release(cx, from, kind),
             Body::Counts { stats, at } => self.on_counts(cx, stats, at),
             Body::Clean { history, trim_to } => self.on_clean(cx, &history, trim_to),
             Body::Remove => self.on_remove(cx),
             Body::Forget { .. }
-            | Body::Reserve { .. }
-            | Body::Reserved { .. }
-            | Body::Revoked { .. }
-            | Body::Release { .. }
             | Body::ScrubRange { .. }
             | Body::ScrubIs { .. }
             | Body::Repair { .. }
@@ -474,8 +477,6 @@ impl PlacementGroup {
             Order::Scrub { .. } | Order::Unfound { .. } => {}
         }
     }
-
-    fn on_slot(&mut self, _cx: &mut Step<'_>, _kind: crate::io::SlotKind, _holder: OsdId, _granted: bool) {}
 
     pub(crate) fn reply(cx: &mut Step<'_>, ids: &[OpId], reply: &Reply) {
         for &op in ids {

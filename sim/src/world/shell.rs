@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use nacre_pg::PlacementGroup;
-use nacre_pg::io::{Input, Output, Step};
+use nacre_pg::io::{Input, Output, Request, Step};
 use nacre_pg::msg::PeerMsg;
 use nacre_pg::op::{ClientOp, Reply};
 use nacre_proto::ids::{Epoch, OsdId, PgId};
@@ -142,6 +142,9 @@ impl World {
                 self.after(delay, Event::Read { osd, run, pg, core, id, oid, items });
             }
             Output::Reply { op, reply } => self.reply(osd, op, reply),
+            Output::Ask(what @ (Request::Slot { .. } | Request::Release { .. })) => {
+                self.slot_asked(osd, pg, core, &what)
+            }
             Output::Ask(what) => {
                 let interval = self.nodes[i].pgs.get(&pg).map(|(_, g)| g.info().interval).unwrap_or_default();
                 let delay = self.rng.range(1, 10) * MS;

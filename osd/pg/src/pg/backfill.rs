@@ -70,11 +70,15 @@ impl PlacementGroup {
     /// Moves the backfill on.
     pub(crate) fn backfill_settle(&mut self, cx: &mut Step<'_>) {
         let window = self.cfg.window;
+        let local = self.has_local_slot();
         let Role::Primary(p) = &mut self.role else { return };
+        if p.backfill.is_none() && !local {
+            return;
+        }
         let Some(b) = &mut p.backfill else {
             let next = p.members.iter().find_map(|m| {
                 let q = p.peers.get(m)?;
-                (!q.info.backfilled.is_max()).then(|| (*m, q.info.backfilled.clone()))
+                (!q.info.backfilled.is_max() && p.may_fill(*m)).then(|| (*m, q.info.backfilled.clone()))
             });
             let Some((target, begin)) = next else { return };
             let items = vec![ReadItem::List { after: after(&begin), max: window }];

@@ -69,6 +69,7 @@ impl PlacementGroup {
         self.desk.epoch = self.view.epoch;
         self.desk.interval = self.info.interval;
         self.drop_operations(cx);
+        self.drop_slots(cx);
         self.held.clear();
         self.told = false;
         // A promise to an old primary whose run is over binds nobody.
@@ -195,6 +196,7 @@ impl PlacementGroup {
             let from = self.state();
             self.desk.submit(cx, vec![nacre_proto::txn::TxnOp::RemoveCollection], super::OnCommit::Nothing);
             self.gone = true;
+            self.drop_slots(cx);
             self.moved(cx, from, "remove");
             cx.out.push(Output::Gone);
         }

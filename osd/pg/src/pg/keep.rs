@@ -70,6 +70,7 @@ impl PlacementGroup {
             told: false,
             gone: false,
             newborn: false,
+            slots: BTreeMap::new(),
             view,
             info,
         }

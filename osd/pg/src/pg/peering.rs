@@ -84,6 +84,8 @@ pub(crate) struct Primary {
     pub(crate) backfill: Option<Backfill>,
     pub(crate) recount: Option<Recount>,
     pub(crate) trim: Option<Trim>,
+    /// Slots asked of members; true: granted.
+    pub(crate) remote: BTreeMap<OsdId, bool>,
     /// Who came forward with a copy and is no member: to be told when it is no longer needed.
     pub(crate) strays: BTreeSet<OsdId>,
     pub(crate) clean: bool,
@@ -107,6 +109,7 @@ impl Primary {
             backfill: None,
             recount: None,
             trim: None,
+            remote: BTreeMap::new(),
             strays: BTreeSet::new(),
             clean: false,
             asked_temp: false,
@@ -607,6 +610,7 @@ impl PlacementGroup {
                 self.resend_writes(cx, osd);
                 // After the writes: counts hold as of the last.
                 self.tell_counts(cx, Some(osd));
+                self.resend_slots(cx, osd);
                 self.resend_recovery(cx, osd);
                 self.resend_backfill(cx, osd);
             }

@@ -125,6 +125,7 @@ impl PlacementGroup {
             self.trim_settle(cx);
             return;
         }
+        self.slots_settle(cx);
         while self.start_one(cx) {}
         let Role::Primary(p) = &self.role else { return };
         let lacking = !self.missing.is_empty()
@@ -177,6 +178,7 @@ impl PlacementGroup {
 
     /// Picks the next object; false if there is none to start or enough travel.
     fn start_one(&mut self, cx: &mut Step<'_>) -> bool {
+        let local = self.has_local_slot();
         let Role::Primary(p) = &mut self.role else { return false };
         let r = &p.recover;
         if r.active.len() >= self.cfg.recover_active {
@@ -184,15 +186,17 @@ impl PlacementGroup {
         }
         let free = |oid: &&ObjectId| !r.active.contains_key(*oid) && !r.unfound.contains(*oid);
         let is_lacked = |oid: &&ObjectId| self.missing.contains_key(*oid) || p.lacking(oid).next().is_some();
-        let next =
-            r.urgent.iter().find(|o| free(o) && is_lacked(o)).or_else(|| self.missing.keys().find(free)).or_else(
-                || {
-                    let lacks = p.members.iter().filter_map(|m| p.peers.get(m)).filter_map(|q| q.missing.as_ref());
-                    lacks.flat_map(|l| l.keys()).find(free)
-                },
-            );
-        let Some(oid) = next.cloned() else {
-            p.recover.urgent.clear();
+        let urgent = r.urgent.iter().find(|o| free(o) && is_lacked(o)).cloned();
+        let soon = urgent.is_some();
+        let next = urgent.or_else(|| self.missing.keys().find(|o| local && free(o)).cloned()).or_else(|| {
+            let filled = p.members.iter().filter(|m| local && p.may_fill(**m));
+            let lacks = filled.filter_map(|m| p.peers.get(m)).filter_map(|q| q.missing.as_ref());
+            lacks.flat_map(|l| l.keys()).find(free).cloned()
+        });
+        let Some(oid) = next else {
+            let stale = |o: &ObjectId| !self.missing.contains_key(o) && p.lacking(o).next().is_none();
+            let stale: Vec<ObjectId> = r.urgent.iter().filter(|o| stale(o)).cloned().collect();
+            p.recover.urgent.retain(|o| !stale.contains(o));
             return false;
         };
         match self.missing.get(&oid) {
@@ -200,7 +204,7 @@ impl PlacementGroup {
                 let need = item.need;
                 self.start_pull(cx, oid, need);
             }
-            None => self.start_push(cx, oid),
+            None => self.start_push(cx, oid, soon),
         }
         true
     }
@@ -230,10 +234,10 @@ impl PlacementGroup {
         p.recover.unfound.insert(oid);
     }
 
-    fn start_push(&mut self, cx: &mut Step<'_>, oid: ObjectId) {
+    fn start_push(&mut self, cx: &mut Step<'_>, oid: ObjectId, soon: bool) {
         let Role::Primary(p) = &mut self.role else { return };
         let to: BTreeMap<OsdId, (CopyCursor, Option<CopyCursor>)> =
-            p.lacking(&oid).map(|m| (m, (CopyCursor::default(), None))).collect();
+            p.lacking(&oid).filter(|m| soon || p.may_fill(*m)).map(|m| (m, (CopyCursor::default(), None))).collect();
         let need =
             to.keys().find_map(|m| p.peers.get(m)?.missing.as_ref()?.get(&oid).map(|i| i.need)).unwrap_or_default();
         for &m in to.keys() {

@@ -10,7 +10,8 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use nacre_proto::ids::{OsdId, PgId, Uuid};
 use nacre_store::{
-    DiskStore, FormatOptions, FullRatios, Identity, ObjectStore, StoreConfig, StoreInfo, bench, check, transfer,
+    DiskStore, FormatOptions, FullRatios, Identity, ObjectStore, StoreConfig, StoreError, StoreInfo, bench, check,
+    transfer,
 };
 use serde::Serialize;
 
@@ -60,8 +61,26 @@ struct PathArg {
     path: PathBuf,
 }
 
+/// `10GiB`, and `10G` for those whose fingers know it: the same.
 fn size(text: &str) -> Result<u64, String> {
-    Size::parse(text).map(|size| size.0).ok_or_else(|| "a size is a number with K, M, G or T, as in 100G".into())
+    let long = match text.strip_suffix(['K', 'M', 'G', 'T']) {
+        Some(_) => format!("{text}iB"),
+        None => text.to_owned(),
+    };
+    Size::parse(&long).map(|size| size.0).ok_or_else(|| "a size is a number and a unit, as in 100GiB".into())
+}
+
+/// Bytes as a person reads them, with three digits.
+fn bytes(bytes: u64) -> String {
+    let units = [(1_u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match units.into_iter().find(|(scale, _)| bytes >= *scale) {
+        Some((scale, unit)) => {
+            let value = bytes as f64 / scale as f64;
+            let digits = if bytes.is_multiple_of(scale) || value >= 100.0 { 0 } else { 1 };
+            format!("{value:.digits$} {unit}")
+        }
+        None => format!("{bytes} B"),
+    }
 }
 
 /// Numbers nobody can guess.
@@ -88,11 +107,11 @@ fn options(size: u64, journal: u64, prewrite: bool) -> anyhow::Result<FormatOpti
 struct Format {
     #[command(flatten)]
     path: PathArg,
-    /// Space for object data, as in 100G; where `block` is a link to a block device, all of that.
-    #[arg(long, value_parser = size, default_value = "10G")]
+    /// Space for object data, as in 100GiB; where `block` is a link to a block device, all of that.
+    #[arg(long, value_parser = size, default_value = "10GiB")]
     size: u64,
     /// Size of the journal.
-    #[arg(long, value_parser = size, default_value = "128M")]
+    #[arg(long, value_parser = size, default_value = "128MiB")]
     journal: u64,
     /// Write all of `block` once: takes as long as the disk needs, and spares a file its slow first writes.
     #[arg(long)]
@@ -117,8 +136,9 @@ impl Run for Format {
 /// Show whose store it is, how large, and how full.
 #[derive(Args)]
 #[command(after_long_help = "\
---json: {store, cluster, osd, format, created, size, journal, total, used, pending, available, fullness, collections};
-sizes in bytes, created in seconds since 1970.")]
+--json: {store, cluster, osd, format, created, size, journal, in_use, total, used, pending, available, fullness,
+collections}; sizes in bytes, created in seconds since 1970, fullness one of ok, near, backfill, full. Of a store that
+is in use by another process only what stands before total.")]
 struct Info {
     #[command(flatten)]
     path: PathArg,
@@ -135,6 +155,7 @@ struct InfoView {
     created: u64,
     size: u64,
     journal: u64,
+    in_use: bool,
     total: u64,
     used: u64,
     pending: u64,
@@ -145,7 +166,10 @@ struct InfoView {
 
 impl Run for Info {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
-        let store = open(&self.path.path)?;
+        let store = match DiskStore::open(&self.path.path, None, &StoreConfig::default()) {
+            Err(StoreError::Locked { .. }) => return self.of_one_in_use(out),
+            store => store?,
+        };
         let StoreInfo { store: id, identity, created, size, journal, format } = *store.info();
         let usage = store.usage();
         let view = InfoView {
@@ -156,6 +180,7 @@ impl Run for Info {
             created,
             size,
             journal,
+            in_use: false,
             total: usage.total,
             used: usage.used,
             pending: usage.pending,
@@ -168,15 +193,35 @@ impl Run for Info {
             return Ok(Verdict::Good);
         }
         writeln!(out, "store {} of {} in cluster {}, format {format}", view.store, identity.osd, view.cluster)?;
-        writeln!(out, "space {}, journal {}, {} collections", Size(size), Size(journal), view.collections)?;
+        writeln!(out, "space {}, journal {}, {} collections", bytes(size), bytes(journal), view.collections)?;
         let percent = usage.ratio() * 100.0;
         writeln!(
             out,
-            "used {} of {} ({percent:.1} %), {} free",
-            Size(usage.used),
-            Size(usage.total),
-            Size(usage.available)
+            "used {} of {} ({percent:.1} %, {}), {} available",
+            bytes(usage.used),
+            bytes(usage.total),
+            view.fullness,
+            bytes(usage.available)
         )?;
+        Ok(Verdict::Good)
+    }
+}
+
+impl Info {
+    /// What stands on the disk for everyone to read; how full it is, only its OSD knows.
+    fn of_one_in_use(&self, out: &mut Out) -> anyhow::Result<Verdict> {
+        let StoreInfo { store, identity, created, size, journal, format } = DiskStore::info_of(&self.path.path)?;
+        if self.json.json {
+            let (cluster, osd) = (identity.cluster.to_string(), identity.osd.0);
+            out.json(&serde_json::json!({
+                "store": store.to_string(), "cluster": cluster, "osd": osd, "format": format, "created": created,
+                "size": size, "journal": journal, "in_use": true,
+            }))?;
+            return Ok(Verdict::Good);
+        }
+        writeln!(out, "store {store} of {} in cluster {}, format {format}", identity.osd, identity.cluster)?;
+        writeln!(out, "space {}, journal {}", bytes(size), bytes(journal))?;
+        writeln!(out, "in use by another process: how full it is, that one knows")?;
         Ok(Verdict::Good)
     }
 }
@@ -301,9 +346,15 @@ impl Run for Export {
         let name = self.file.display().to_string();
         let file = File::create_new(&self.file).with_context(|| format!("making {name}"))?;
         let mut writer = BufWriter::with_capacity(1 << 20, file);
-        let moved = transfer::export(&store, self.pg, &mut writer)?;
-        writer.get_ref().sync_all().with_context(|| format!("writing {name}"))?;
-        writeln!(out, "wrote pg {}: {} objects, {}", self.pg, moved.objects, Size(moved.bytes))?;
+        let moved = transfer::export(&store, self.pg, &mut writer)
+            .map_err(anyhow::Error::from)
+            .and_then(|moved| writer.get_ref().sync_all().map(|()| moved).map_err(anyhow::Error::from))
+            .with_context(|| format!("writing {name}"));
+        let moved = moved.inspect_err(|_| {
+            // Half an export is of no use to anyone and would be in the way of the next try.
+            let _ = std::fs::remove_file(&self.file);
+        })?;
+        writeln!(out, "wrote pg {}: {} objects, {}", self.pg, moved.objects, bytes(moved.bytes))?;
         Ok(Verdict::Good)
     }
 }
@@ -326,9 +377,10 @@ impl Run for Import {
             let file = File::open(&self.file).with_context(|| format!("opening {}", self.file.display()))?;
             Box::new(BufReader::with_capacity(1 << 20, file))
         };
-        let (pg, moved) = transfer::import(&store, &mut from)?;
+        let imported = transfer::import(&store, &mut from);
+        let (pg, moved) = imported.with_context(|| format!("importing {}", self.file.display()))?;
         store.close()?;
-        writeln!(out, "read pg {pg}: {} objects, {}", moved.objects, Size(moved.bytes))?;
+        writeln!(out, "read pg {pg}: {} objects, {}", moved.objects, bytes(moved.bytes))?;
         Ok(Verdict::Good)
     }
 }
@@ -347,7 +399,7 @@ struct Bench {
     #[arg(long, default_value_t = 10)]
     time: u64,
     /// Bytes of objects that are overwritten and read.
-    #[arg(long, value_parser = size, default_value = "512M")]
+    #[arg(long, value_parser = size, default_value = "512MiB")]
     size: u64,
     /// Only workloads whose name contains this.
     #[arg(long, value_name = "TEXT")]
@@ -368,6 +420,11 @@ impl Drop for Scratch {
 
 impl Run for Bench {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
+        anyhow::ensure!(
+            self.folder.is_dir(),
+            "{} is no folder; name one on the device to measure",
+            self.folder.display()
+        );
         let scratch = Scratch(self.folder.join(format!("nacre-store-bench.{}", std::process::id())));
         let path = scratch.0.join("store");
         let space = self.size.saturating_mul(3).max(512 << 20);

@@ -2,7 +2,8 @@
 //!
 //! The stream is `NacreExp`, version, then frames of `length u32, crc32 u32, body`; the last frame counts the others, so
 //! that a stream cut short is noticed. Bodies are described in `docs/formats/store.md`. An import goes into a collection
-//! that is not there yet; it is complete when it returns, and absent if it fails.
+//! that is not there yet; it is complete when it returns, and absent if it fails. One that is interrupted leaves a
+//! collection with the value [`UNFINISHED`], which nobody must take for a pg; the next import of that pg replaces it.
 
 use std::io::{Read, Write};
 use std::sync::mpsc;
@@ -15,6 +16,8 @@ use crate::{ObjectStore, StoreError};
 
 const MAGIC: &[u8; 8] = b"NacreExp";
 const VERSION: u32 = 1;
+/// The value of its own that a collection has as long as an import is filling it.
+pub const UNFINISHED: &[u8] = b"\0unfinished import";
 /// Bytes of data in one frame.
 const STEP: u64 = 1 << 20;
 /// Entries in one frame.
@@ -31,6 +34,12 @@ pub enum TransferError {
     /// The stream failed.
     #[error("the stream: {0}")]
     Io(#[from] std::io::Error),
+    /// The store stopped in the middle.
+    #[error("the store was closed before the import was durable; import again")]
+    Closed,
+    /// The collection is what an interrupted import left.
+    #[error("pg {0} is what an interrupted import left: import it again, there is nothing whole to export")]
+    Unfinished(PgId),
     /// The bytes are not what an export writes.
     #[error("the stream is no export or is damaged: {0}")]
     Damaged(&'static str),
@@ -81,6 +90,9 @@ fn pairs(tag: u8, pairs: &[(Bytes, Bytes)]) -> Vec<u8> {
 /// Writes all of a collection. Corrupt data ends it with an error that names the object.
 pub fn export(store: &dyn ObjectStore, pg: PgId, out: &mut dyn Write) -> Result<Transferred, TransferError> {
     let mut moved = Transferred::default();
+    if store.meta(pg, UNFINISHED)?.is_some() {
+        return Err(TransferError::Unfinished(pg));
+    }
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
     let mut sink = Sink { out, frames: 0 };
@@ -188,9 +200,16 @@ impl Fields<'_> {
     }
 }
 
+fn read_all(from: &mut dyn Read, buf: &mut [u8]) -> Result<(), TransferError> {
+    from.read_exact(buf).map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => TransferError::Damaged("it ends early"),
+        _ => TransferError::Io(error),
+    })
+}
+
 fn read_frame(from: &mut dyn Read) -> Result<Vec<u8>, TransferError> {
     let mut head = [0; 8];
-    from.read_exact(&mut head)?;
+    read_all(from, &mut head)?;
     let (len, crc) = head.split_at(4);
     let number = |bytes: &[u8]| bytes.first_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes));
     let len = number(len) as usize;
@@ -198,7 +217,7 @@ fn read_frame(from: &mut dyn Read) -> Result<Vec<u8>, TransferError> {
         return Err(TransferError::Damaged("a frame is longer than any export writes"));
     }
     let mut body = vec![0; len];
-    from.read_exact(&mut body)?;
+    read_all(from, &mut body)?;
     if crc32fast::hash(&body) == number(crc) {
         Ok(body)
     } else {
@@ -210,13 +229,13 @@ fn read_frame(from: &mut dyn Read) -> Result<Vec<u8>, TransferError> {
 fn wait(store: &dyn ObjectStore, pg: PgId, ops: Vec<TxnOp>) -> Result<(), TransferError> {
     let (tell, told) = mpsc::sync_channel(1);
     store.submit(Transaction { pg, ops }, Box::new(move |result| drop(tell.send(result))))?;
-    Ok(told.recv().unwrap_or(Ok(()))?)
+    Ok(told.recv().map_err(|_| TransferError::Closed)??)
 }
 
 /// Makes a collection out of an export. For stores that commit by themselves.
 pub fn import(store: &dyn ObjectStore, from: &mut dyn Read) -> Result<(PgId, Transferred), TransferError> {
     let mut head = [0; 12];
-    from.read_exact(&mut head)?;
+    read_all(from, &mut head)?;
     if head.get(..8) != Some(MAGIC) || head.get(8..) != Some(&VERSION.to_le_bytes()) {
         return Err(TransferError::Damaged("it does not begin as one of this version"));
     }
@@ -224,8 +243,13 @@ pub fn import(store: &dyn ObjectStore, from: &mut dyn Read) -> Result<(PgId, Tra
     let Some((b'C', rest)) = body.split_first() else { return Err(TransferError::Damaged("it names no collection")) };
     let mut fields = Fields(rest);
     let pg = PgId { pool: PoolId(fields.number()?), seed: fields.small()? };
-    wait(store, pg, vec![TxnOp::CreateCollection])?;
-    match import_rest(store, pg, from) {
+    if store.collections()?.contains(&pg) && store.meta(pg, UNFINISHED)?.is_some() {
+        wait(store, pg, vec![TxnOp::RemoveCollection])?;
+    }
+    let mark = |value| TxnOp::SetMeta { key: Bytes::from_static(UNFINISHED), value };
+    wait(store, pg, vec![TxnOp::CreateCollection, mark(Some(Bytes::new()))])?;
+    // Nothing in between is waited for: what is durable is a prefix, and the last transaction makes it a whole.
+    match import_rest(store, pg, from).and_then(|moved| wait(store, pg, vec![mark(None)]).map(|()| moved)) {
         Ok(moved) => Ok((pg, moved)),
         Err(error) => {
             // Half a collection must not pass for a whole one.
@@ -281,6 +305,6 @@ fn import_rest(store: &dyn ObjectStore, pg: PgId, from: &mut dyn Read) -> Result
             _ => return Err(TransferError::Damaged("a frame of unknown kind")),
         };
         frames += 1;
-        wait(store, pg, ops)?;
+        store.submit(Transaction { pg, ops }, Box::new(|_| ()))?;
     }
 }

@@ -259,7 +259,7 @@ impl Engine {
                 if past > header.size.next_multiple_of(BLOCK) {
                     walk.problem(wrong(format!("it maps bytes up to {past} but ends at {}", header.size)));
                 }
-                if extent.phys < RESERVED || extent.phys + extent.stored() > self.blocks.size() / BLOCK {
+                if extent.phys < RESERVED || extent.phys.saturating_add(extent.stored()) > self.space {
                     walk.problem(wrong(format!(
                         "it names blocks {}+{} outside the space",
                         extent.phys,
@@ -293,7 +293,7 @@ impl Engine {
 
     /// The bitmap and the counts against what objects name.
     fn walk_space(&self, walk: &mut Walk) -> Result<(), StoreError> {
-        let blocks = self.blocks.size() / BLOCK;
+        let blocks = self.space;
         let mut alloc = Allocator::new(blocks, RESERVED);
         super::open::load_bitmaps(&*self.kv, &mut alloc)?;
         let mut counted: HashMap<u64, u32> = HashMap::new();

@@ -64,7 +64,8 @@ impl Engine {
             self.check_poison()?;
             turns = self.turned.wait(turns).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
-        Ok(())
+        // A failed one is over too.
+        self.check_poison()
     }
 
     /// The checkpointer's life.

@@ -27,9 +27,25 @@ pub(crate) struct Batch {
 /// Direct bytes after which a group is closed: what waits is held in memory.
 const DIRECT_BATCH: u64 = 32 << 20;
 
+impl Batch {
+    /// Tells all who wait for it that it will never be durable.
+    pub(crate) fn fail(&mut self, error: &StoreError) {
+        for done in self.done.drain(..) {
+            done(Err(error.clone()));
+        }
+    }
+}
+
+/// Nobody is left waiting when a thread dies with a batch in its hands.
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.fail(&StoreError::Poisoned { cause: "the thread that was to write it has died, see the log".into() });
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Queue {
-    batches: VecDeque<Batch>,
+    pub batches: VecDeque<Batch>,
     spare: Option<AlignedBuf>,
     /// Records in all batches.
     count: usize,
@@ -115,10 +131,7 @@ impl Engine {
         drop(journal);
         if let Err(error) = result {
             let error = self.poison(&error);
-            let waiting: Vec<Batch> = lock(&self.queue).batches.drain(..).collect();
-            for done in std::iter::once(batch).chain(waiting).flat_map(|batch| batch.done) {
-                done(Err(error.clone()));
-            }
+            batch.fail(&error);
             return Err(error);
         }
         self.counters.transactions.fetch_add(batch.done.len() as u64, Ordering::Relaxed);
@@ -126,11 +139,11 @@ impl Engine {
         queue.durable = batch.last;
         queue.flying = queue.count + batch.done.len();
         if batch.buf.capacity() as u64 <= 2 * self.bounds.group {
-            queue.spare = Some(batch.buf);
+            queue.spare = Some(std::mem::take(&mut batch.buf));
         }
         drop(queue);
         self.settled.notify_all();
-        for done in batch.done {
+        for done in batch.done.drain(..) {
             done(Ok(()));
         }
         Ok(true)

@@ -33,26 +33,54 @@ enum Event {
 
 type Tape = Arc<Mutex<Vec<Event>>>;
 
+/// A disk's bytes in pages that copies share until they are written.
+#[derive(Clone)]
+struct Image(Vec<Arc<[u8; 4096]>>);
+
+impl Image {
+    fn new(len: usize, byte: u8) -> Image {
+        let page = Arc::new([byte; 4096]);
+        Image((0..len / 4096).map(|_| page.clone()).collect())
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let (mut at, mut rest) = (offset as usize, data);
+        while !rest.is_empty() {
+            let (here, tail) = rest.split_at(rest.len().min(4096 - at % 4096));
+            Arc::make_mut(&mut self.0[at / 4096])[at % 4096..at % 4096 + here.len()].copy_from_slice(here);
+            (at, rest) = (at + here.len(), tail);
+        }
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) {
+        let (mut at, mut rest) = (offset as usize, buf);
+        while !rest.is_empty() {
+            let len = rest.len().min(4096 - at % 4096);
+            let (here, tail) = rest.split_at_mut(len);
+            here.copy_from_slice(&self.0[at / 4096][at % 4096..at % 4096 + len]);
+            (at, rest) = (at + len, tail);
+        }
+    }
+}
+
 struct Recorder {
     device: usize,
-    bytes: Mutex<Vec<u8>>,
+    image: Mutex<Image>,
     tape: Tape,
 }
 
 impl Device for Recorder {
     fn size(&self) -> u64 {
-        lock(&self.bytes).len() as u64
+        lock(&self.image).0.len() as u64 * 4096
     }
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
-        let from = offset as usize;
-        buf.copy_from_slice(&lock(&self.bytes)[from..from + buf.len()]);
+        lock(&self.image).read(offset, buf);
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        let from = offset as usize;
-        lock(&self.bytes)[from..from + data.len()].copy_from_slice(data);
+        lock(&self.image).write(offset, data);
         lock(&self.tape).push(Event::Write { device: self.device, offset, data: data.to_vec() });
         Ok(())
     }
@@ -97,16 +125,23 @@ fn superblock() -> Superblock {
 /// What a crash leaves.
 #[derive(Clone)]
 struct Remains {
-    images: [Vec<u8>; 2],
+    images: [Image; 2],
     kv: Arc<Map>,
 }
 
 fn open(remains: &Remains, tape: &Tape) -> Result<Engine, StoreError> {
     let device = |device: usize| {
-        Arc::new(Recorder { device, bytes: Mutex::new(remains.images[device].clone()), tape: tape.clone() })
+        Arc::new(Recorder { device, image: Mutex::new(remains.images[device].clone()), tape: tape.clone() })
     };
     let kv = Arc::new(RecorderKv { kv: MemKv::from_map(remains.kv.clone()), tape: tape.clone() });
-    let parts = Parts { journal: device(0), blocks: device(1), kv, discard: true, durable_journal: false };
+    let parts = Parts {
+        journal: device(0),
+        journal_bytes: JOURNAL as u64,
+        blocks: device(1),
+        kv,
+        discard: true,
+        durable_journal: false,
+    };
     let config = StoreConfig { memory: 8 << 20, ..StoreConfig::default() };
     Engine::open(parts, &superblock(), &config, false, false)
 }
@@ -198,7 +233,8 @@ fn run(seed: u64, txns: usize) -> Run {
     let tape = Tape::default();
     let kv = MemKv::default();
     Engine::format_kv(&kv, &superblock()).unwrap();
-    let start = Remains { images: [vec![0; JOURNAL], vec![0xee; (BLOCKS * BLOCK) as usize]], kv: kv.snapshot() };
+    let start =
+        Remains { images: [Image::new(JOURNAL, 0), Image::new((BLOCKS * BLOCK) as usize, 0xee)], kv: kv.snapshot() };
     let engine = open(&start, &tape).unwrap();
     let model = MemoryStore::default();
     let mut rng = StdRng::seed_from_u64(seed);
@@ -251,10 +287,6 @@ fn run(seed: u64, txns: usize) -> Run {
     Run { start, tape, dumps }
 }
 
-fn write(image: &mut [u8], offset: u64, data: &[u8]) {
-    image[offset as usize..offset as usize + data.len()].copy_from_slice(data);
-}
-
 /// Crashes a run at every boundary, in several ways; returns how many crashes that were.
 fn crash_everywhere(run: &Run, rng: &mut StdRng, seed: u64) -> usize {
     let mut flushed = run.start.clone();
@@ -267,7 +299,7 @@ fn crash_everywhere(run: &Run, rng: &mut StdRng, seed: u64) -> usize {
             Event::Sync { device } => {
                 loose.retain(|(other, offset, data)| {
                     if other == device {
-                        write(&mut flushed.images[*device], *offset, data);
+                        flushed.images[*device].write(*offset, data);
                     }
                     other != device
                 });
@@ -303,20 +335,20 @@ fn crash_everywhere(run: &Run, rng: &mut StdRng, seed: u64) -> usize {
             continue;
         }
         let mut all = flushed.clone();
-        loose.iter().for_each(|(device, offset, data)| write(&mut all.images[*device], *offset, data));
+        loose.iter().for_each(|(device, offset, data)| all.images[*device].write(*offset, data));
         verify(all, "unflushed writes kept");
         let mut torn = flushed.clone();
         for (index, (device, offset, data)) in loose.iter().enumerate() {
             let sectors = data.len() / 512;
             let keep = if index + 1 == loose.len() { rng.random_range(0..=sectors) * 512 } else { data.len() };
-            write(&mut torn.images[*device], *offset, &data[..keep]);
+            torn.images[*device].write(*offset, &data[..keep]);
         }
         verify(torn, "last write torn");
         let mut scattered = flushed.clone();
         for (device, offset, data) in &loose {
             for (sector, piece) in data.chunks(512).enumerate() {
                 if rng.random() {
-                    write(&mut scattered.images[*device], offset + sector as u64 * 512, piece);
+                    scattered.images[*device].write(offset + sector as u64 * 512, piece);
                 }
             }
         }
@@ -425,7 +457,7 @@ mod format_1 {
         if std::env::var_os("NACRE_REWRITE").is_some() {
             rewrite();
         }
-        let mut images = [vec![0; JOURNAL], vec![0; (BLOCKS * BLOCK) as usize]];
+        let mut images = [Image::new(JOURNAL, 0), Image::new((BLOCKS * BLOCK) as usize, 0)];
         let mut map = Map::new();
         for line in std::fs::read_to_string(path("v1.txt")).unwrap().lines() {
             let mut words = line.split(' ');
@@ -434,12 +466,13 @@ mod format_1 {
                 "kv" => drop(map.insert(unhex(key).into(), unhex(value).into())),
                 device => {
                     let image = &mut images[usize::from(device == "block")];
-                    write(image, key.parse().unwrap(), &unhex(value));
+                    image.write(key.parse().unwrap(), &unhex(value));
                 }
             }
         }
         assert!(
-            Superblock::decode(&images[1][..4096]).unwrap() == superblock() && superblock().owns_journal(&images[0])
+            Superblock::decode(&*images[1].0[0]).unwrap() == superblock()
+                && superblock().journal_bytes(&*images[0].0[0]) == Some(0)
         );
         let engine = open(&Remains { images, kv: Arc::new(map) }, &Tape::default()).unwrap();
         let want = std::fs::read_to_string(path("v1.dump.txt")).unwrap();
@@ -453,9 +486,9 @@ mod format_1 {
         let tape = Tape::default();
         let kv = MemKv::default();
         Engine::format_kv(&kv, &superblock()).unwrap();
-        let mut images = [vec![0; JOURNAL], vec![0; (BLOCKS * BLOCK) as usize]];
-        write(&mut images[0], 0, &superblock().encode_journal());
-        write(&mut images[1], 0, &superblock().encode());
+        let mut images = [Image::new(JOURNAL, 0), Image::new((BLOCKS * BLOCK) as usize, 0)];
+        images[0].write(0, &superblock().encode_journal(JOURNAL as u64));
+        images[1].write(0, &superblock().encode());
         let start = Remains { images: images.clone(), kv: kv.snapshot() };
         let engine = open(&start, &tape).unwrap();
         script(&engine);
@@ -463,7 +496,7 @@ mod format_1 {
         let mut kv = start.kv;
         for event in lock(&tape).iter() {
             match event {
-                Event::Write { device, offset, data } => write(&mut images[*device], *offset, data),
+                Event::Write { device, offset, data } => images[*device].write(*offset, data),
                 Event::Kv(map) => kv = map.clone(),
                 _ => {}
             }
@@ -473,8 +506,12 @@ mod format_1 {
             writeln!(text, "kv {} {}", hex(key), hex(value)).unwrap();
         }
         for (name, image) in ["journal", "block"].into_iter().zip(&images) {
-            for (sector, bytes) in
-                image.chunks(512).enumerate().filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0))
+            for (sector, bytes) in image
+                .0
+                .iter()
+                .flat_map(|page| page.chunks(512))
+                .enumerate()
+                .filter(|(_, bytes)| bytes.iter().any(|byte| *byte != 0))
             {
                 let len = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
                 writeln!(text, "{name} {} {}", sector * 512, hex(&bytes[..len])).unwrap();

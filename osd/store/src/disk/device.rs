@@ -10,13 +10,17 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FallocateFlags, OFlags, fallocate};
+use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags, fallocate, statx};
 
-use super::direct::{ALIGN, AlignedBuf, WriteRing};
+use super::direct::{AlignedBuf, WriteRing};
 
 /// One disk.
 pub(crate) trait Device: Send + Sync {
     fn size(&self) -> u64;
+    /// What offsets and lengths of writes are best multiples of: the disk's sector. Others cost a copy or do not work.
+    fn align(&self) -> u64 {
+        512
+    }
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
     /// Writes in any order; all are handed over when it returns.
@@ -36,8 +40,29 @@ const BOUNCE: usize = 8 << 20;
 /// What writes in bulk use again and again.
 #[derive(Default)]
 struct Bulk {
-    ring: Option<WriteRing>,
+    ring: Ring,
     bounce: AlignedBuf,
+}
+
+/// io_uring, which the kernel may refuse us (containers, hardened hosts): writes then go one by one.
+#[derive(Default)]
+enum Ring {
+    #[default]
+    Untried,
+    Refused,
+    Ready(Box<WriteRing>),
+}
+
+impl Ring {
+    fn ready(&mut self) -> Option<&mut WriteRing> {
+        if matches!(self, Ring::Untried) {
+            *self = WriteRing::new().map_or(Ring::Refused, |ring| Ring::Ready(ring.into()));
+        }
+        match self {
+            Ring::Ready(ring) => Some(ring),
+            _ => None,
+        }
+    }
 }
 
 /// A file or block device with direct I/O where the file system has it.
@@ -45,8 +70,14 @@ pub(crate) struct FileDevice {
     file: File,
     size: u64,
     direct: bool,
+    align: u64,
     bulk: Mutex<Bulk>,
 }
+
+/// The least that every disk takes.
+const SECTOR: u64 = 512;
+/// The largest sector that we write whole: that of 4K-native disks.
+const LARGE_SECTOR: u64 = 4096;
 
 impl FileDevice {
     /// Opens a file or block device. `durable` makes every write wait for stable storage by itself, which for one
@@ -67,7 +98,18 @@ impl FileDevice {
         } else {
             file.metadata()?.len()
         };
-        Ok(FileDevice { file, size, direct, bulk: Mutex::default() })
+        let align = if direct { direct_align(&file) } else { SECTOR };
+        if align > LARGE_SECTOR {
+            let text = format!("its sectors of {align} bytes are larger than the {LARGE_SECTOR} that a store can use");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        Ok(FileDevice { file, size, direct, align, bulk: Mutex::default() })
+    }
+
+    /// The same without io_uring.
+    #[cfg(test)]
+    pub(crate) fn without_ring(self) -> Self {
+        FileDevice { bulk: Mutex::new(Bulk { ring: Ring::Refused, ..Bulk::default() }), ..self }
     }
 
     /// Keeps everyone else out as long as this is open, or a write through it is under way: the kernel holds on to the
@@ -92,10 +134,28 @@ impl FileDevice {
 
     fn fits(&self, offset: u64, data: &[u8]) -> bool {
         !self.direct
-            || (offset.is_multiple_of(512)
-                && data.len().is_multiple_of(512)
-                && (data.as_ptr() as usize).is_multiple_of(ALIGN.min(512)))
+            || (offset.is_multiple_of(self.align)
+                && (data.len() as u64).is_multiple_of(self.align)
+                && (data.as_ptr() as u64).is_multiple_of(self.align))
     }
+}
+
+/// What direct I/O on a file or device wants offsets and lengths to be multiples of.
+fn direct_align(file: &File) -> u64 {
+    let known = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok();
+    let known = known.filter(|stat| stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0);
+    // A kernel before 6.1 does not say, and some file systems never do: ask the disk with the smallest read there is.
+    known
+        .map(|stat| u64::from(stat.stx_dio_offset_align))
+        .filter(|align| *align > 0)
+        .unwrap_or_else(|| {
+            let mut probe = AlignedBuf::zeroed(SECTOR as usize);
+            match file.read_at(&mut probe, SECTOR) {
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => LARGE_SECTOR,
+                _ => SECTOR,
+            }
+        })
+        .max(SECTOR)
 }
 
 impl Device for FileDevice {
@@ -103,12 +163,16 @@ impl Device for FileDevice {
         self.size
     }
 
+    fn align(&self) -> u64 {
+        self.align
+    }
+
     fn read(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         if self.fits(offset, buf) {
             return self.file.read_exact_at(buf, offset);
         }
-        let low = offset / 512 * 512;
-        let high = (offset + buf.len() as u64).next_multiple_of(512);
+        let low = offset / self.align * self.align;
+        let high = (offset + buf.len() as u64).next_multiple_of(self.align);
         let mut bounce = AlignedBuf::zeroed((high - low) as usize);
         self.file.read_exact_at(&mut bounce, low)?;
         let from = (offset - low) as usize;
@@ -134,10 +198,7 @@ impl Device for FileDevice {
     fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
         let mut bulk = self.bulk.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Bulk { ring, bounce } = &mut *bulk;
-        if ring.is_none() {
-            *ring = WriteRing::new();
-        }
-        let Some(ring) = ring.as_mut() else {
+        let Some(ring) = ring.ready() else {
             return writes.iter().try_for_each(|(offset, data)| self.write(*offset, data));
         };
         // Pieces of which the disk takes many at once; what is not aligned goes through a bounce buffer, so much at a time.
@@ -161,7 +222,7 @@ impl Device for FileDevice {
                 }
                 places.push((*offset, bounce.len(), data.len()));
                 bounce.extend(data);
-                bounce.pad(512);
+                bounce.pad(self.align as usize);
             }
             let part: Vec<_> =
                 places.iter().map(|(offset, from, len)| (*offset, &bounce[*from..*from + *len])).collect();
@@ -177,5 +238,45 @@ impl Device for FileDevice {
 
     fn discard(&self, offset: u64, len: u64) {
         let _ = fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bulk_writes_land_with_io_uring_and_without_aligned_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        for ring in [true, false] {
+            let path = folder.path().join(ring.to_string());
+            File::create(&path).unwrap().set_len(20 << 20).unwrap();
+            let device = FileDevice::open(&path, false).unwrap();
+            let device = if ring { device } else { device.without_ring() };
+            let mut aligned = AlignedBuf::with_capacity(0);
+            (0..(9 << 20) / 4096u32).for_each(|block| aligned.extend(&block.to_le_bytes().repeat(1024)));
+            let unaligned = [&[0][..], &aligned].concat();
+            let writes = [(0, &aligned[..]), (10 << 20, &unaligned[1..]), (19 << 20, &unaligned[1..4097])];
+            device.write_many(&writes[..1]).unwrap();
+            device.write_many(&writes).unwrap();
+            device.sync().unwrap();
+            for (offset, data) in writes {
+                let mut read = vec![0; data.len()];
+                device.read(offset, &mut read).unwrap();
+                assert!(read == data, "ring {ring}, offset {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_full_says_so_in_a_bulk_write() {
+        let path = Path::new("/dev/full");
+        let write = (0, &[1; 4096][..]);
+        for ring in [true, false] {
+            let file = OpenOptions::new().write(true).open(path).unwrap();
+            let device = FileDevice { file, size: 4096, direct: false, align: 512, bulk: Mutex::default() };
+            let device = if ring { device } else { device.without_ring() };
+            assert_eq!(device.write_many(&[write]).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        }
     }
 }

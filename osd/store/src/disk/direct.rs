@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 use io_uring::{IoUring, opcode, types};
@@ -139,13 +140,13 @@ impl WriteRing {
         IoUring::new(DEPTH).ok().map(|ring| WriteRing { ring })
     }
 
-    /// Writes all, in any order, and returns when all are done. A short write is an error: direct writes within a
-    /// file's size are never short on a healthy disk.
+    /// Writes all, in any order, and returns when all are done.
     pub(crate) fn write_all(&mut self, file: &File, writes: &[(u64, &[u8])]) -> io::Result<()> {
         let fd = types::Fd(file.as_raw_fd());
         let mut next = 0;
         let mut flying = 0;
         let mut failed: Option<io::Error> = None;
+        let mut short = Vec::new();
         while flying > 0 || (next < writes.len() && failed.is_none()) {
             while flying < DEPTH as usize && failed.is_none() {
                 let Some((offset, data)) = writes.get(next) else { break };
@@ -182,18 +183,51 @@ impl WriteRing {
                 let want = writes.get(done.user_data() as usize).map_or(0, |(_, data)| data.len());
                 if done.result() < 0 {
                     failed = Some(io::Error::from_raw_os_error(-done.result()));
-                } else if done.result() as usize != want {
-                    failed = Some(io::ErrorKind::WriteZero.into());
+                } else if (done.result() as usize) < want {
+                    short.push((done.user_data() as usize, done.result() as usize));
                 }
             }
         }
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(()), Err)?;
+        short.into_iter().try_for_each(|(index, done)| finish(file, writes.get(index), done))
+    }
+}
+
+/// The rest of a write of which the kernel did only a part: a plain write either goes on or says why not.
+fn finish(file: &File, write: Option<&(u64, &[u8])>, done: usize) -> io::Result<()> {
+    match write.and_then(|(offset, data)| Some((offset, data.get(done..)?))) {
+        Some((offset, rest)) => file.write_all_at(rest, offset + done as u64),
+        None => Err(io::ErrorKind::WriteZero.into()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_short_write_is_finished_or_says_why_not() {
+        let file = tempfile::tempfile().unwrap();
+        finish(&file, Some(&(100, b"pearls")), 2).unwrap();
+        let mut read = [0; 4];
+        file.read_exact_at(&mut read, 102).unwrap();
+        assert_eq!(&read, b"arls");
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        assert_eq!(finish(&full, Some(&(0, b"pearls")), 2).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn a_ring_writes_more_than_it_has_room_for() {
+        let Some(mut ring) = WriteRing::new() else { return };
+        let file = tempfile::tempfile().unwrap();
+        let data: Vec<u8> = (0..=255).collect();
+        let writes: Vec<_> = (0..256).map(|at| (at as u64 * 2, &data[at..at + 1])).collect();
+        ring.write_all(&file, &writes).unwrap();
+        let mut read = vec![0; 511];
+        file.read_exact_at(&mut read, 0).unwrap();
+        assert!(read.iter().step_by(2).eq(&data));
+        assert_eq!(read.iter().skip(1).step_by(2).max(), Some(&0));
+    }
 
     #[test]
     fn a_buffer_grows_keeps_its_bytes_and_stays_aligned() {

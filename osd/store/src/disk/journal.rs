@@ -1,8 +1,8 @@
 //! The journal: a ring of groups in a file that was written once from end to end before its first use.
 //!
 //! A group is what one write and one flush make durable: a header of 64 bytes and whole records, from a sector's start.
-//! The next group begins at the next sector, or at the ring's start if it does not fit before the end. It knows nothing
-//! of what records mean.
+//! The next group begins at the device's next sector, of 512 or 4096 bytes, or at the ring's start if it does not fit
+//! before the end. It knows nothing of what records mean.
 //!
 //! Invariants
 //! 1. Group `n + 1` is written only after group `n` is durable. So a damaged group with a whole one behind it is damage;
@@ -24,13 +24,20 @@ use crate::error::StoreError;
 pub(crate) const START: u64 = 4096;
 /// Bytes of a group's header.
 pub(crate) const HEADER: usize = 64;
-const MAGIC: &[u8; 8] = b"NacreGrp";
-/// Groups start at multiples of this.
+const MAGIC: &[u8] = b"NacreGrp";
+const VERSION: u32 = 1;
+/// Groups start at multiples of this, at least.
 const SECTOR: u64 = 512;
+/// ... and of this on disks with large sectors.
+const LARGE_SECTOR: u64 = 4096;
+/// Bytes read at a time, so that opening takes little memory however large the journal is.
+const WINDOW: u64 = 1 << 20;
 
 pub(crate) struct Journal {
     device: Arc<dyn Device>,
     tag: u64,
+    /// What groups are padded to.
+    sector: u64,
     ring: u64,
     head: u64,
     next: u64,
@@ -55,10 +62,17 @@ pub(crate) struct Group {
 }
 
 impl Journal {
-    /// A journal that goes on at group `next`, at or behind `head`.
-    pub(crate) fn new(device: Arc<dyn Device>, tag: u64, head: u64, next: u64, durable_writes: bool) -> Self {
-        let ring = device.size().saturating_sub(START) / SECTOR * SECTOR;
-        Journal { device, tag, ring, head, next, live: VecDeque::new(), durable_writes }
+    /// A journal of so many bytes that goes on at group `next`, at or behind `head`.
+    pub(crate) fn new(
+        device: Arc<dyn Device>,
+        bytes: u64,
+        tag: u64,
+        (next, head): (u64, u64),
+        durable_writes: bool,
+    ) -> Self {
+        let sector = device.align().max(SECTOR);
+        let ring = bytes.saturating_sub(START) / sector * sector;
+        Journal { device, tag, sector, ring, head, next, live: VecDeque::new(), durable_writes }
     }
 
     /// Bytes of the ring.
@@ -69,8 +83,10 @@ impl Journal {
     /// Writes one group, whose buffer has room for the header at its front, and makes it durable.
     pub(crate) fn append(&mut self, buf: &mut AlignedBuf, first: u64, last: u64) -> Result<u64, StoreError> {
         let payload = buf.len() - HEADER;
-        buf.pad(SECTOR as usize);
+        buf.pad(self.sector as usize);
         let len = buf.len() as u64;
+        // A journal that was moved here from a disk with smaller sectors may end in the middle of one.
+        self.head = self.head.next_multiple_of(self.sector);
         let at = if self.head + len > self.ring { 0 } else { self.head };
         if let Some(oldest) = self.live.front() {
             // Space is granted before a transaction is taken, so this cannot run into what is still needed.
@@ -82,19 +98,15 @@ impl Journal {
             assert!(clear, "journal group {} would overwrite group {}", self.next, oldest.number);
         }
         assert!(len <= self.ring, "a journal group of {len} bytes exceeds the ring");
-        let mut header = Vec::with_capacity(HEADER);
-        header.bytes(MAGIC);
-        header.u64(self.tag);
-        header.u64(self.next);
-        header.u64(first);
-        header.u64(last);
-        header.u32(payload as u32);
-        header.u32(1);
-        header.u32(crc32fast::hash(&buf[HEADER..HEADER + payload]));
-        header.u32(0);
-        header.u32(0);
-        header.u32(crc32fast::hash(&header));
-        buf[..HEADER].copy_from_slice(&header);
+        let header = Header {
+            tag: self.tag,
+            number: self.next,
+            first,
+            last,
+            payload: payload as u32,
+            payload_crc: crc32fast::hash(&buf[HEADER..HEADER + payload]),
+        };
+        buf[..HEADER].copy_from_slice(&header.encode());
         self.device.write(START + at, buf).map_err(|error| StoreError::io("cannot write the journal", error))?;
         if !self.durable_writes {
             self.device.sync().map_err(|error| StoreError::io("cannot flush the journal", error))?;
@@ -123,20 +135,34 @@ impl Journal {
         replay: &mut dyn FnMut(Group) -> Result<(), StoreError>,
         cut: bool,
     ) -> Result<(), StoreError> {
-        let ring = self.read_ring()?;
-        loop {
-            let here = self.parse(&ring, self.head, Some(self.next));
-            let Some(group) = here.or_else(|| self.parse(&ring, 0, Some(self.next))) else { break };
+        let mut ring = Ring::new(self);
+        while let Some(group) = self.following(&mut ring)? {
             let (at, len, last) = (group.at, group.len, group.last);
             self.live.push_back(Placed { number: self.next, last, at });
             self.head = at + len;
             self.next += 1;
             replay(group)?;
         }
-        if !cut && self.later_group(&ring) {
+        if !cut && self.later_group(&mut ring, 0)?.is_some() {
             return Err(StoreError::JournalDamaged { group: self.next });
         }
-        Ok(())
+        // What a killed process wrote may still be in the disk's cache. It counts from here on, so it must not be lost
+        // while a later group is kept.
+        if self.live.is_empty() {
+            return Ok(());
+        }
+        self.device.sync().map_err(|error| StoreError::io("cannot flush the journal", error))
+    }
+
+    /// The group with the next number, if it is whole.
+    fn following(&self, ring: &mut Ring) -> Result<Option<Group>, StoreError> {
+        let large = self.head.next_multiple_of(LARGE_SECTOR);
+        for at in [self.head, large, 0] {
+            if let Some(group) = self.parse(ring, at, Some(self.next))? {
+                return Ok(Some(group));
+            }
+        }
+        Ok(None)
     }
 
     /// Bytes that the groups not yet trimmed take, and what may be lost behind the last.
@@ -147,66 +173,107 @@ impl Journal {
 
     /// Destroys groups that stand behind damage, so that none of them is ever found again.
     pub(crate) fn wipe_behind(&mut self) -> Result<(), StoreError> {
-        let ring = self.read_ring()?;
-        let zeros = AlignedBuf::zeroed(SECTOR as usize);
+        let zeros = AlignedBuf::zeroed(self.sector as usize);
         let failed = |error| StoreError::io("cannot write the journal", error);
-        for sector in 0..self.ring / SECTOR {
-            let at = sector * SECTOR;
-            if self.parse(&ring, at, None).is_some() {
-                self.device.write(START + at, &zeros).map_err(failed)?;
-            }
+        let (mut ring, mut from) = (Ring::new(self), 0);
+        while let Some(at) = self.later_group(&mut ring, from)? {
+            self.device.write(START + at / self.sector * self.sector, &zeros).map_err(failed)?;
+            from = at + SECTOR;
         }
         self.device.sync().map_err(failed)
     }
 
-    /// Whether a whole group with a later number stands anywhere.
-    fn later_group(&self, ring: &Bytes) -> bool {
-        (0..self.ring / SECTOR).any(|sector| {
-            let at = sector * SECTOR;
-            ring.get(at as usize..at as usize + 8) == Some(MAGIC)
-                && self.parse(ring, at, None).is_some_and(|group| group.len > 0)
-        })
+    /// Where a whole group with a later number stands, from a place on.
+    fn later_group(&self, ring: &mut Ring, from: u64) -> Result<Option<u64>, StoreError> {
+        for at in (from..self.ring).step_by(SECTOR as usize) {
+            if ring.bytes(at, MAGIC.len() as u64)? == Some(MAGIC) && self.parse(ring, at, None)?.is_some() {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
     }
 
     /// The group at a place, if it is whole and has the number (or, without one, a later number than the next).
-    fn parse(&self, ring: &Bytes, at: u64, number: Option<u64>) -> Option<Group> {
-        let from = usize::try_from(at).ok()?;
-        let header = ring.get(from..from.checked_add(HEADER)?)?;
-        let mut take = Take::new(Bytes::copy_from_slice(header));
-        if take.take(8).ok()?.as_ref() != MAGIC || take.u64().ok()? != self.tag {
-            return None;
+    fn parse(&self, ring: &mut Ring, at: u64, number: Option<u64>) -> Result<Option<Group>, StoreError> {
+        let Some(header) = ring.bytes(at, HEADER as u64)?.and_then(<[u8]>::first_chunk::<HEADER>) else {
+            return Ok(None);
+        };
+        let Some(header) = Header::decode(header) else { return Ok(None) };
+        let right = number.map_or(header.number > self.next, |number| header.number == number);
+        if header.tag != self.tag || !right {
+            return Ok(None);
         }
-        let found = take.u64().ok()?;
-        if number.map_or(found <= self.next, |number| found != number) {
-            return None;
+        let len = u64::from(header.payload);
+        // A copy: what replay keeps must not keep the window in memory.
+        let Some(payload) = ring.bytes(at + HEADER as u64, len)?.map(Bytes::copy_from_slice) else { return Ok(None) };
+        if crc32fast::hash(&payload) != header.payload_crc {
+            return Ok(None);
         }
-        let _first = take.u64().ok()?;
-        let last = take.u64().ok()?;
-        let payload = take.u32().ok()? as usize;
-        let version = take.u32().ok()?;
-        let payload_crc = take.u32().ok()?;
-        let (head, tail) = header.split_last_chunk::<4>()?;
-        if version != 1 || crc32fast::hash(head) != u32::from_le_bytes(*tail) {
-            return None;
-        }
-        let begin = from + HEADER;
-        let end = begin.checked_add(payload).filter(|end| *end <= ring.len())?;
-        // A copy: what replay keeps must not keep the whole ring in memory.
-        let payload = Bytes::copy_from_slice(ring.get(begin..end)?);
-        if crc32fast::hash(&payload) != payload_crc {
-            return None;
-        }
-        let len = ((end - from) as u64).next_multiple_of(SECTOR);
-        Some(Group { payload, last, at, len })
+        let len = (HEADER as u64 + len).next_multiple_of(SECTOR);
+        Ok(Some(Group { payload, last: header.last, at, len }))
+    }
+}
+
+/// What stands before a group's records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    tag: u64,
+    number: u64,
+    first: u64,
+    last: u64,
+    payload: u32,
+    payload_crc: u32,
+}
+
+impl Header {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER);
+        out.bytes(MAGIC);
+        [self.tag, self.number, self.first, self.last].into_iter().for_each(|number| out.u64(number));
+        [self.payload, VERSION, self.payload_crc, 0, 0].into_iter().for_each(|number| out.u32(number));
+        let crc = crc32fast::hash(&out);
+        out.u32(crc);
+        out
     }
 
-    fn read_ring(&self) -> Result<Bytes, StoreError> {
-        const STEP: usize = 4 << 20;
-        let mut ring = AlignedBuf::zeroed(self.ring as usize);
-        for (step, piece) in ring.chunks_mut(STEP).enumerate() {
-            let at = START + (step * STEP) as u64;
-            self.device.read(at, piece).map_err(|error| StoreError::io("cannot read the journal", error))?;
+    pub(crate) fn decode(bytes: &[u8; HEADER]) -> Option<Header> {
+        let (head, tail) = bytes.split_last_chunk::<4>()?;
+        let mut take = Take::new(Bytes::copy_from_slice(head));
+        if take.take(8).ok()?.as_ref() != MAGIC || crc32fast::hash(head) != u32::from_le_bytes(*tail) {
+            return None;
         }
-        Ok(Bytes::from_owner(ring))
+        let [tag, number, first, last] = [take.u64().ok()?, take.u64().ok()?, take.u64().ok()?, take.u64().ok()?];
+        let (payload, version, payload_crc) = (take.u32().ok()?, take.u32().ok()?, take.u32().ok()?);
+        (version == VERSION).then_some(Header { tag, number, first, last, payload, payload_crc })
+    }
+}
+
+/// The ring's bytes, a window of them at a time.
+struct Ring {
+    device: Arc<dyn Device>,
+    ring: u64,
+    window: AlignedBuf,
+    from: u64,
+}
+
+impl Ring {
+    fn new(journal: &Journal) -> Self {
+        Ring { device: journal.device.clone(), ring: journal.ring, window: AlignedBuf::default(), from: 0 }
+    }
+
+    /// Bytes of the ring; `None` if they do not all lie within it.
+    fn bytes(&mut self, at: u64, len: u64) -> Result<Option<&[u8]>, StoreError> {
+        let Some(end) = at.checked_add(len).filter(|end| *end <= self.ring) else { return Ok(None) };
+        if at < self.from || end > self.from + self.window.len() as u64 {
+            self.from = at / LARGE_SECTOR * LARGE_SECTOR;
+            let want = (end - self.from).max(WINDOW).next_multiple_of(LARGE_SECTOR).min(self.ring - self.from);
+            self.window.resize(want as usize);
+            let read = self.device.read(START + self.from, &mut self.window);
+            if let Err(error) = read {
+                self.window.clear();
+                return Err(StoreError::io("cannot read the journal", error));
+            }
+        }
+        Ok(self.window.get((at - self.from) as usize..(end - self.from) as usize))
     }
 }

@@ -93,6 +93,8 @@ pub struct Counters {
 pub(crate) struct Parts {
     pub blocks: Arc<dyn Device>,
     pub journal: Arc<dyn Device>,
+    /// Bytes of the journal, as it says of itself.
+    pub journal_bytes: u64,
     pub kv: Arc<dyn Kv>,
     pub discard: bool,
     /// The journal device's writes are durable by themselves.
@@ -112,6 +114,8 @@ struct Bounds {
 
 pub(crate) struct Engine {
     blocks: Arc<dyn Device>,
+    /// Blocks of the block space, as the superblock says; the device may be larger.
+    space: u64,
     kv: Arc<dyn Kv>,
     discard: bool,
     bounds: Bounds,
@@ -168,9 +172,37 @@ impl Engine {
     fn poison(&self, error: &StoreError) -> StoreError {
         lock(&self.poison).get_or_insert_with(|| error.to_string().into());
         self.poisoned.store(true, Ordering::Release);
-        self.settled.notify_all();
+        // Under the lock each of them waits with: else one who has just looked and not yet begun to wait would miss it.
+        self.fail_queued();
+        drop(lock(&self.turns));
         self.turned.notify_all();
         self.poison_error()
+    }
+
+    /// Of a poisoned store: tells those whose records will never be written.
+    fn fail_queued(&self) {
+        let waiting: Vec<_> = lock(&self.queue).batches.drain(..).collect();
+        self.settled.notify_all();
+        let error = self.poison_error();
+        waiting.into_iter().for_each(|mut batch| batch.fail(&error));
+    }
+
+    /// Runs a thread's life. If that ends in a panic, the store is poisoned: those who wait for the thread are told.
+    fn guarded(&self, life: impl FnOnce(&Engine)) {
+        struct Alarm<'a>(&'a Engine);
+        impl Drop for Alarm<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    let name = std::thread::current().name().unwrap_or("a thread").to_owned();
+                    self.0.poison(&StoreError::Io {
+                        what: format!("the thread {name} has died of a bug, see the log"),
+                        source: Arc::new(std::io::ErrorKind::Other.into()),
+                    });
+                }
+            }
+        }
+        let alarm = Alarm(self);
+        life(alarm.0);
     }
 
     pub(crate) fn submit(&self, txn: &Transaction, done: Completion) -> Result<Seq, StoreError> {
@@ -195,6 +227,10 @@ impl Engine {
                     drop(state);
                     if wants {
                         self.request_checkpoint();
+                    }
+                    if self.poisoned.load(Ordering::Acquire) {
+                        // Poisoned since we looked, and perhaps after those who wait were told.
+                        self.fail_queued();
                     }
                     return Ok(seq);
                 }
@@ -239,6 +275,7 @@ impl Engine {
 
     /// Waits until everything submitted so far is durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.check_poison()?;
         let seq = self.state().seq;
         self.wait_durable(seq)
     }
@@ -265,6 +302,9 @@ impl Engine {
 #[cfg(test)]
 #[path = "crash_test.rs"]
 mod crash_tests;
+#[cfg(test)]
+#[path = "fault_test.rs"]
+mod fault_tests;
 #[cfg(test)]
 #[path = "store_test.rs"]
 mod store_tests;

@@ -86,7 +86,7 @@ impl Engine {
         threaded: bool,
         cut: bool,
     ) -> Result<Engine, StoreError> {
-        let Parts { blocks, journal, kv, discard, durable_journal } = parts;
+        let Parts { blocks, journal, journal_bytes, kv, discard, durable_journal } = parts;
         let applied = match kv.get(keys::APPLIED)? {
             Some(bytes) => Applied::decode(bytes).map_err(|e| e.of("the record of the last checkpoint"))?,
             None => {
@@ -97,7 +97,8 @@ impl Engine {
         };
         let mut alloc = Allocator::new(superblock.blocks, RESERVED);
         load_bitmaps(&*kv, &mut alloc)?;
-        let mut journal = Journal::new(journal, superblock.tag, applied.at, applied.group, durable_journal);
+        let mut journal =
+            Journal::new(journal, journal_bytes, superblock.tag, (applied.group, applied.at), durable_journal);
         let bounds = Bounds::new(journal.ring(), config);
         let data = superblock.blocks.saturating_sub(RESERVED);
         let mut state = State {
@@ -148,6 +149,7 @@ impl Engine {
         let seq = state.seq;
         let engine = Engine {
             blocks,
+            space: superblock.blocks,
             kv,
             discard,
             bounds,
@@ -232,7 +234,8 @@ fn load_collections(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
 pub struct DiskStore {
     engine: Arc<Engine>,
     info: StoreInfo,
-    threads: Vec<JoinHandle<()>>,
+    committer: Option<JoinHandle<()>>,
+    checkpointer: Option<JoinHandle<()>>,
 }
 
 fn io<'a>(what: &'a str, path: &'a Path) -> impl Fn(std::io::Error) -> StoreError + 'a {
@@ -242,7 +245,6 @@ fn io<'a>(what: &'a str, path: &'a Path) -> impl Fn(std::io::Error) -> StoreErro
 impl DiskStore {
     /// Makes an empty store in a folder, which is made too. Refuses a folder or device that holds a store.
     pub fn format(path: &Path, identity: Identity, options: &FormatOptions) -> Result<StoreInfo, StoreError> {
-        std::fs::create_dir_all(path).map_err(io("make", path))?;
         let (block, journal, kv) = (path.join("block"), path.join("journal"), path.join("kv"));
         let refuse = |why: &str| StoreError::Format { path: path.display().to_string(), why: why.into() };
         if options.journal < MIN_JOURNAL {
@@ -251,6 +253,9 @@ impl DiskStore {
         if kv.exists() {
             return Err(refuse("the folder holds a store already; remove it first if its data is not wanted"));
         }
+        // What a failed attempt made would only be in the way of the next.
+        let made = Made::new([path, &block, &journal, &kv]);
+        std::fs::create_dir_all(path).map_err(io("make", path))?;
         reserve(&block, options.size).map_err(io("reserve space in", &block))?;
         reserve(&journal, options.journal).map_err(io("reserve space in", &journal))?;
         let blocks = FileDevice::open(&block, false).map_err(io("open", &block))?;
@@ -278,7 +283,7 @@ impl DiskStore {
         if options.prewrite {
             zero(&blocks).map_err(io("write", &block))?;
         }
-        device.write(0, &superblock.encode_journal()).map_err(io("write", &journal))?;
+        device.write(0, &superblock.encode_journal(device.size())).map_err(io("write", &journal))?;
         device.sync().map_err(io("flush", &journal))?;
         let rocks = RocksKv::open(&kv, true, 8 << 20)?;
         Engine::format_kv(&rocks, &superblock)?;
@@ -291,12 +296,14 @@ impl DiskStore {
         {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("flush", folder))?;
         }
+        made.stays();
         Ok(info(&superblock, device.size()))
     }
 
     /// What a store says of itself, without opening it.
     pub fn info_of(path: &Path) -> Result<StoreInfo, StoreError> {
         let block = path.join("block");
+        present(path, &block)?;
         let device = FileDevice::open(&block, false).map_err(io("open", &block))?;
         let superblock = read_superblock(path, &device)?;
         let journal = FileDevice::open(&path.join("journal"), false).map_err(io("open", &path.join("journal")))?;
@@ -320,6 +327,7 @@ impl DiskStore {
         cut: bool,
     ) -> Result<DiskStore, StoreError> {
         let (block, journal) = (path.join("block"), path.join("journal"));
+        present(path, &block)?;
         let blocks = FileDevice::open(&block, false).map_err(io("open", &block))?;
         blocks.lock().map_err(|_| StoreError::Locked { path: path.display().to_string() })?;
         let superblock = read_superblock(path, &blocks)?;
@@ -340,35 +348,48 @@ impl DiskStore {
         let device = FileDevice::open(&journal, true).map_err(io("open", &journal))?;
         let mut head = AlignedBuf::zeroed(START as usize);
         device.read(0, &mut head).map_err(io("read", &journal))?;
-        if !superblock.owns_journal(&head) {
+        let Some(journal) = superblock.journal_bytes(&head) else {
             return Err(wrong("its journal belongs to another store or is damaged"));
+        };
+        if device.size() < journal {
+            return Err(wrong(&format!("its journal is shorter than the {journal} bytes it was made with")));
+        }
+        let journal = if journal == 0 { device.size() } else { journal };
+        // RocksDB would make a folder to write a log of its failure into.
+        if !path.join("kv").join("CURRENT").exists() {
+            return Err(wrong("its metadata database `kv` is missing"));
         }
         let kv = RocksKv::open(&path.join("kv"), false, (config.memory / 8) as usize)?;
         match kv.get(keys::IDENTITY)? {
             Some(bytes) if bytes.get(1..) == Some(&superblock.store.0) => {}
             _ => return Err(wrong("its metadata database belongs to another store")),
         }
-        let info = info(&superblock, device.size());
         let discard = config.discard.unwrap_or(blocks.is_block_device());
         let parts = Parts {
             blocks: Arc::new(blocks),
             journal: Arc::new(device),
+            journal_bytes: journal,
             kv: Arc::new(kv),
             discard,
             durable_journal: true,
         };
         let engine = Arc::new(Engine::open(parts, &superblock, config, true, cut)?);
-        let mut store = DiskStore { engine, info, threads: Vec::new() };
-        store.spawn("store-commit", Engine::commit_forever)?;
-        store.spawn("store-checkpoint", Engine::checkpoint_forever)?;
+        Self::start(engine, &superblock, journal)
+    }
+
+    /// Gives an engine its threads.
+    pub(crate) fn start(engine: Arc<Engine>, superblock: &Superblock, journal: u64) -> Result<DiskStore, StoreError> {
+        let info = info(superblock, journal);
+        let mut store = DiskStore { engine, info, committer: None, checkpointer: None };
+        store.committer = Some(store.spawn("store-commit", Engine::commit_forever)?);
+        store.checkpointer = Some(store.spawn("store-checkpoint", Engine::checkpoint_forever)?);
         Ok(store)
     }
 
-    fn spawn(&mut self, name: &str, life: fn(&Engine)) -> Result<(), StoreError> {
+    fn spawn(&self, name: &str, life: fn(&Engine)) -> Result<JoinHandle<()>, StoreError> {
         let engine = self.engine.clone();
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || life(&engine));
-        self.threads.push(thread.map_err(|error| StoreError::io("cannot start a thread", error))?);
-        Ok(())
+        let thread = std::thread::Builder::new().name(name.into()).spawn(move || engine.guarded(life));
+        thread.map_err(|error| StoreError::io("cannot start a thread", error))
     }
 
     /// What the store says of itself.
@@ -420,18 +441,23 @@ impl DiskStore {
     pub(crate) fn engine(&self) -> &Engine {
         &self.engine
     }
+
+    /// The engine, unless it is poisoned: what was submitted and is seen by reads may never become durable then.
+    fn sound(&self) -> Result<&Engine, StoreError> {
+        self.engine.check_poison().map(|()| &*self.engine)
+    }
 }
 
 impl Drop for DiskStore {
     fn drop(&mut self) {
-        lock(&self.engine.queue).stop = true;
-        self.engine.queued.notify_all();
+        // The checkpointer first: it may be waiting for the committer. A thread that panicked has said so; there is
+        // nothing to add while dropping.
         lock(&self.engine.turns).stop = true;
         self.engine.turned.notify_all();
-        for thread in self.threads.drain(..) {
-            // A thread that panicked has said so; there is nothing to add while dropping.
-            let _ = thread.join();
-        }
+        drop(self.checkpointer.take().map(JoinHandle::join));
+        lock(&self.engine.queue).stop = true;
+        self.engine.queued.notify_all();
+        drop(self.committer.take().map(JoinHandle::join));
     }
 }
 
@@ -446,6 +472,17 @@ fn info(superblock: &Superblock, journal: u64) -> StoreInfo {
     }
 }
 
+/// A folder without a block space is no store; of other trouble with it the system's own words tell.
+fn present(path: &Path, block: &Path) -> Result<(), StoreError> {
+    match block.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let why = "it has no file `block`; `nacre store format` makes a new store".into();
+            Err(StoreError::Format { path: path.display().to_string(), why })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn read_superblock(path: &Path, device: &FileDevice) -> Result<Superblock, StoreError> {
     let mut head = AlignedBuf::zeroed(2 * BLOCK as usize);
     let format = |why: String| StoreError::Format { path: path.display().to_string(), why };
@@ -455,6 +492,32 @@ fn read_superblock(path: &Path, device: &FileDevice) -> Result<Superblock, Store
     device.read(0, &mut head).map_err(io("read", &path.join("block")))?;
     let (first, second) = head.split_at(BLOCK as usize);
     Superblock::decode(first).or_else(|_| Superblock::decode(second)).map_err(|_| format(Superblock::explain(first)))
+}
+
+/// What a format makes, gone again if it fails; what was there before stays.
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    fn new<const N: usize>(paths: [&Path; N]) -> Made {
+        Made(paths.into_iter().filter(|path| path.symlink_metadata().is_err()).map(Path::to_owned).collect())
+    }
+
+    fn stays(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for path in self.0.drain(..).rev() {
+            // What cannot be removed stays; the error that brought us here is the one to tell. The folder itself goes
+            // only if it is empty.
+            let _ = match path.file_name().is_some_and(|name| name == "kv") {
+                true => std::fs::remove_dir_all(&path),
+                false => std::fs::remove_file(&path).or_else(|_| std::fs::remove_dir(&path)),
+            };
+        }
+    }
 }
 
 fn zero(device: &FileDevice) -> std::io::Result<()> {
@@ -469,7 +532,7 @@ fn zero(device: &FileDevice) -> std::io::Result<()> {
 }
 
 /// Lets a file have its space, unless the path is a device already.
-fn reserve(path: &PathBuf, size: u64) -> std::io::Result<()> {
+fn reserve(path: &Path, size: u64) -> std::io::Result<()> {
     use std::os::unix::fs::FileTypeExt;
     if std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device()) {
         return Ok(());
@@ -491,56 +554,56 @@ impl ObjectStore for DiskStore {
     }
 
     fn stat(&self, pg: PgId, oid: &ObjectId) -> Result<Option<ObjectStat>, StoreError> {
-        self.engine.stat(pg, oid)
+        self.sound()?.stat(pg, oid)
     }
 
     fn read(&self, pg: PgId, oid: &ObjectId, offset: u64, len: u64) -> Result<Vec<DataExtent>, StoreError> {
-        self.engine.read(pg, oid, offset, len)
+        self.sound()?.read(pg, oid, offset, len)
     }
 
     fn sparse_map(&self, pg: PgId, oid: &ObjectId, offset: u64, len: u64) -> Result<Vec<(u64, u64)>, StoreError> {
-        self.engine.sparse_map(pg, oid, offset, len)
+        self.sound()?.sparse_map(pg, oid, offset, len)
     }
 
     fn xattr(&self, pg: PgId, oid: &ObjectId, name: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.engine.header(pg, oid)?.xattrs.get(name).cloned())
+        Ok(self.sound()?.header(pg, oid)?.xattrs.get(name).cloned())
     }
 
     fn xattrs(&self, pg: PgId, oid: &ObjectId) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        let header = self.engine.header(pg, oid)?;
+        let header = self.sound()?.header(pg, oid)?;
         Ok(header.xattrs.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
     }
 
     fn omap_header(&self, pg: PgId, oid: &ObjectId) -> Result<Bytes, StoreError> {
-        Ok(self.engine.header(pg, oid)?.omap_header.clone())
+        Ok(self.sound()?.header(pg, oid)?.omap_header.clone())
     }
 
     fn omap_get(&self, pg: PgId, oid: &ObjectId, keys: &[Bytes]) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.engine.omap_get(pg, oid, keys)
+        self.sound()?.omap_get(pg, oid, keys)
     }
 
     fn omap_list(&self, pg: PgId, oid: &ObjectId, from: &[u8], max: usize) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.engine.omap_list(pg, oid, from, max)
+        self.sound()?.omap_list(pg, oid, from, max)
     }
 
     fn list(&self, pg: PgId, after: Option<&ObjectId>, max: usize) -> Result<Vec<ObjectId>, StoreError> {
-        self.engine.list(pg, after, max)
+        self.sound()?.list(pg, after, max)
     }
 
     fn log(&self, pg: PgId, after: Version, max: usize) -> Result<Vec<(Version, Bytes)>, StoreError> {
-        self.engine.log(pg, after, max)
+        self.sound()?.log(pg, after, max)
     }
 
     fn meta(&self, pg: PgId, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        self.engine.meta(pg, key)
+        self.sound()?.meta(pg, key)
     }
 
     fn meta_list(&self, pg: PgId) -> Result<Vec<(Bytes, Bytes)>, StoreError> {
-        self.engine.meta_list(pg)
+        self.sound()?.meta_list(pg)
     }
 
     fn collections(&self) -> Result<Vec<PgId>, StoreError> {
-        Ok(lock(&self.engine.state).colls.keys().copied().collect())
+        Ok(lock(&self.sound()?.state).colls.keys().copied().collect())
     }
 
     fn usage(&self) -> Usage {

@@ -516,16 +516,14 @@ impl<'a> Plan<'a> {
         let Some(packed) = extent.packed else {
             let within = at - extent.at;
             let crc = extent.crcs.get(usize::from(within)).copied().ok_or_else(corrupt)?;
-            let bytes = self.stored(extent.phys + u64::from(within))?;
-            return if crc32fast::hash(&bytes) == crc { Ok(Some(bytes)) } else { Err(corrupt()) };
+            return match self.stored(extent.phys + u64::from(within), crc)? {
+                Some(bytes) => Ok(Some(bytes)),
+                None => Err(corrupt()),
+            };
         };
         let mut stored = Vec::with_capacity(extent.crcs.len() * BLOCK as usize);
         for (step, crc) in extent.crcs.iter().enumerate() {
-            let bytes = self.stored(extent.phys + step as u64)?;
-            if crc32fast::hash(&bytes) != *crc {
-                return Err(corrupt());
-            }
-            stored.extend_from_slice(&bytes);
+            stored.extend_from_slice(&self.stored(extent.phys + step as u64, *crc)?.ok_or_else(corrupt)?);
         }
         let bytes = stored.get(..packed.bytes as usize).ok_or_else(corrupt)?;
         let raw = Bytes::from(unpack(packed.packing, bytes, packed.raw).map_err(|_| corrupt())?);
@@ -533,21 +531,29 @@ impl<'a> Plan<'a> {
         Ok(Some(raw.slice(from..from + BLOCK as usize)))
     }
 
-    /// A block of the block space, from memory or disk; unverified.
-    fn stored(&mut self, phys: u64) -> Result<Bytes, StoreError> {
+    /// A block of the block space, from memory or disk; `None` if it is not what the checksum says.
+    fn stored(&mut self, phys: u64, crc: u32) -> Result<Option<Bytes>, StoreError> {
+        let right = |bytes: &Bytes| crc32fast::hash(bytes) == crc;
         if let Some(bytes) = self.stage.blocks.get(&phys) {
-            return Ok(bytes.clone());
+            return Ok(Some(bytes.clone()).filter(right));
         }
         let direct = self.stage.direct.iter().find_map(|(first, bytes)| {
             let from = usize::try_from(phys.checked_sub(*first)? * BLOCK).ok()?;
             (from < bytes.len()).then(|| bytes.slice(from..from + BLOCK as usize))
         });
-        if let Some(bytes) = direct.or_else(|| self.stage.state.block(phys)) {
-            return Ok(bytes);
+        if let Some(bytes) = direct {
+            return Ok(Some(bytes).filter(right));
+        }
+        // What the cache holds may be older than what the disk does: a read that was overtaken by a write put it there.
+        if let Some(bytes) = self.stage.state.block(phys) {
+            if right(&bytes) {
+                return Ok(Some(bytes));
+            }
+            self.stage.state.blocks.remove(&phys);
         }
         let mut buf = AlignedBuf::zeroed(BLOCK as usize);
         self.device.read(phys * BLOCK, &mut buf).map_err(|error| StoreError::io("cannot read a block", error))?;
-        Ok(Bytes::from_owner(buf))
+        Ok(Some(Bytes::from_owner(buf)).filter(right))
     }
 
     fn zero(&mut self, oid: &ObjectId, key: &Bytes, offset: u64, len: u64) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 //!
 //! A value is looked up in this order: the transaction being applied ([`super::stage`]), `active` (changed since the
 //! last freeze), `frozen` (being written by a checkpoint), the clean cache, the metadata database. Blocks likewise:
-//! `active`, `inflight` (large writes not yet handed to the disk), `frozen`, the block cache, the disk.
+//! `active`, `frozen`, `inflight` (large writes not yet handed to the disk), the block cache, the disk.
 //!
 //! Invariants
 //! 1. `active` over `frozen` over the database is the submitted state.
@@ -112,6 +112,16 @@ impl<K: Clone + Eq + std::hash::Hash, V: Clone, S: std::hash::BuildHasher + Defa
             Some(old) => self.weight -= old.weight,
             None => self.order.push_back(key),
         }
+        self.tidy();
+    }
+
+    /// Forgets the places of entries that were removed or came twice.
+    fn tidy(&mut self) {
+        if self.order.len() > 2 * self.map.len() + 64 {
+            let mut seen = std::collections::HashSet::new();
+            let map = &self.map;
+            self.order.retain(|key| map.contains_key(key) && seen.insert(key.clone()));
+        }
     }
 
     pub(crate) fn remove<Q: std::hash::Hash + Eq + ?Sized>(&mut self, key: &Q)
@@ -122,6 +132,11 @@ impl<K: Clone + Eq + std::hash::Hash, V: Clone, S: std::hash::BuildHasher + Defa
         if let Some(old) = self.map.remove(key) {
             self.weight -= old.weight;
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn order_len(&self) -> usize {
+        self.order.len()
     }
 
     /// Drops entries until the weight is at most `bound`.
@@ -137,11 +152,7 @@ impl<K: Clone + Eq + std::hash::Hash, V: Clone, S: std::hash::BuildHasher + Defa
                 None => {}
             }
         }
-        if self.order.len() > 2 * self.map.len() + 64 {
-            let mut seen = std::collections::HashSet::new();
-            let map = &self.map;
-            self.order.retain(|key| map.contains_key(key) && seen.insert(key.clone()));
-        }
+        self.tidy();
     }
 }
 
@@ -234,14 +245,16 @@ impl State {
         if let Some(bytes) = self.active.blocks.get(&phys) {
             return Some(bytes.clone());
         }
+        // A large write under way is older than what a frozen layer has of its blocks: it was in flight before the small
+        // write came, and its blocks cannot have been freed and given out again since.
+        if let Some(bytes) = self.frozen.as_ref().and_then(|frozen| frozen.blocks.get(&phys)) {
+            return Some(bytes.clone());
+        }
         if let Some((first, bytes)) = self.inflight.range(..=phys).next_back() {
             let from = (phys - first) as usize * 4096;
             if from < bytes.len() {
                 return Some(bytes.slice(from..from + 4096));
             }
-        }
-        if let Some(bytes) = self.frozen.as_ref().and_then(|frozen| frozen.blocks.get(&phys)) {
-            return Some(bytes.clone());
         }
         self.blocks.get(&phys)
     }

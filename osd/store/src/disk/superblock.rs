@@ -77,13 +77,20 @@ impl Superblock {
         Ok(superblock)
     }
 
-    pub(crate) fn encode_journal(&self) -> Vec<u8> {
-        Self::seal(JOURNAL, &self.store.0)
+    /// The first block of a journal that has so many bytes with it.
+    pub(crate) fn encode_journal(&self, bytes: u64) -> Vec<u8> {
+        let mut body = self.store.0.to_vec();
+        body.u64(bytes);
+        Self::seal(JOURNAL, &body)
     }
 
-    /// Whether a block begins this store's journal.
-    pub(crate) fn owns_journal(&self, block: &[u8]) -> bool {
-        Self::open(JOURNAL, block).and_then(|mut take| uuid(&mut take)).is_ok_and(|store| store == self.store)
+    /// How many bytes this store's journal has, if a block begins it. The first stores of format 1 did not write it
+    /// down: 0 for these.
+    pub(crate) fn journal_bytes(&self, block: &[u8]) -> Option<u64> {
+        let mut take = Self::open(JOURNAL, block).ok()?;
+        let store = uuid(&mut take).ok()?;
+        let bytes = if take.left() == 0 { 0 } else { take.u64().ok()? };
+        (store == self.store).then_some(bytes)
     }
 
     /// Why a block is no superblock of ours, in words.
@@ -116,7 +123,7 @@ mod tests {
             Superblock { store: Uuid([1; 16]), cluster: Uuid([2; 16]), osd: OsdId(3), blocks: 4, tag: 5, created: 6 };
         let block = superblock.encode();
         assert_eq!(Superblock::decode(&block), Ok(superblock));
-        assert!(superblock.owns_journal(&superblock.encode_journal()));
+        assert_eq!(superblock.journal_bytes(&superblock.encode_journal(77)), Some(77));
         let sealed = 8 + 4 + 1 + 60 + 4;
         for bit in 0..sealed * 8 {
             let mut flipped = block.clone();

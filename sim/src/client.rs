@@ -95,12 +95,13 @@ impl World {
         if !self.faulty || !self.clients[c].alive {
             return;
         }
-        let most = self.scenario.in_flight;
+        // Who reads by old maps reads often, and all objects at a time: an answer that is too old lives for a short time
+        // only, and not of an object with a write on its way, whose read hangs.
+        let hurry = self.scenario.is_lagging() && client % 2 == 1;
+        let most = if hurry { self.scenario.objects } else { self.scenario.in_flight };
         if (self.clients[c].pending.len() as u64) < most && self.clients[c].epoch > Epoch(0) {
             self.ask_something(client);
         }
-        // Who reads by old maps reads often: an answer that is too old lives for a short time only.
-        let hurry = self.scenario.is_lagging() && client % 2 == 1;
         let pause = self.scenario.pause / if hurry { 5 } else { 1 };
         let delay = self.rng.range(pause / 4 + 1, pause);
         self.after(delay, Event::Work { client });

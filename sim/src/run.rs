@@ -132,9 +132,13 @@ fn is_quiet(w: &World) -> bool {
 /// The one thing that healing alone does not mend: the newest write of an object, never acknowledged, lies in a block
 /// that rotted, and nowhere else. An operator has to give it up.
 fn is_given_up(w: &World) -> bool {
-    w.rotten.iter().any(|(osd, pg, oid)| {
-        let core = w.nodes[osd.0 as usize].pgs.get(pg).map(|(_, g)| g);
-        core.is_some_and(|g| g.missing().contains_key(oid) && g.explain().contains("no known copy"))
+    w.rotten.iter().any(|(_, _, oid)| {
+        w.nodes.iter().flat_map(|n| n.pgs.values()).any(|(_, g)| {
+            g.explain().contains("no known copy") && {
+                let lacked = |o: &nacre_proto::ids::ObjectId| o.hash == oid.hash && o.name == oid.name;
+                g.missing().keys().any(lacked)
+            }
+        })
     })
 }
 

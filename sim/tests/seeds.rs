@@ -87,6 +87,12 @@ fn a_primary_without_the_pg_is_told_of_it() {
     expect_fine(&[7, 47, 73, 382]);
 }
 
+/// The primary asked a spare copy for an object, its osd went away and came back: the question was not asked again.
+#[test]
+fn who_was_away_is_asked_again() {
+    expect_fine(&[10584]);
+}
+
 /// A block of an object that was being given to a member in a backfill had rotted: the good copy was fetched, and never
 /// sent on.
 #[test]

@@ -50,11 +50,26 @@ pub enum Mutant {
     TrimTooMuch,
     /// Snapshots are recorded as purged when trimming begins.
     PurgeEarly,
+    // Faults the core once had: what was mended is taken out again here, so that the mending is proven for good.
+    /// A piece of an object that is asked for again is also written again.
+    PullTwice,
+    /// Who is to be filled anew is not asked for objects that only it holds.
+    AskHoldersOnly,
+    /// A new round of questions forgets who came forward with a spare copy.
+    ForgetStrays,
+    /// An interval below min_size counts as a start of the pg.
+    StartBelowMin,
+    /// Members do not come forward: a primary that holds nothing of the pg asks nobody.
+    StaySilent,
+    /// A backfill does not go back to an object that could not be read.
+    LeaveDamaged,
+    /// Who was asked for a piece and went away is waited for.
+    LosePulls,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 23] = [
+    pub const ALL: [Mutant; 30] = [
         Mutant::AckBeforeReplicas,
         Mutant::AckBeforeDurable,
         Mutant::SkipUpThru,
@@ -78,5 +93,12 @@ impl Mutant {
         Mutant::SplitForgetsPast,
         Mutant::TrimTooMuch,
         Mutant::PurgeEarly,
+        Mutant::PullTwice,
+        Mutant::AskHoldersOnly,
+        Mutant::ForgetStrays,
+        Mutant::StartBelowMin,
+        Mutant::StaySilent,
+        Mutant::LeaveDamaged,
+        Mutant::LosePulls,
     ];
 }

@@ -563,6 +563,13 @@ pub(crate) enum Fault {
     SplitForgetsPast,
     TrimTooMuch,
     PurgeEarly,
+    PullTwice,
+    AskHoldersOnly,
+    ForgetStrays,
+    StartBelowMin,
+    StaySilent,
+    LeaveDamaged,
+    LosePulls,
 }
 
 /// A span shortened (or, for a promise, lengthened) by what clocks may differ in rate.

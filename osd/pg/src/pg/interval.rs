@@ -90,7 +90,7 @@ impl PlacementGroup {
             self.role = Role::Member;
             // The primary may not even hold the pg (it was no member, its disk is new, what it was told was lost with an
             // interval), and then would ask nobody.
-            self.come_forward = view.primary;
+            self.come_forward = view.primary.filter(|_| !self.cfg.is(super::Fault::StaySilent));
             self.moved(cx, from, "map");
         } else {
             self.role = Role::Stray;

@@ -183,6 +183,7 @@ impl PlacementGroup {
         let from = self.state();
         if let Role::Primary(p) = &mut self.role {
             let (old_lease, strays) = (p.old_lease, std::mem::take(&mut p.strays));
+            let strays = if self.cfg.is(Fault::ForgetStrays) { BTreeSet::new() } else { strays };
             **p = Primary { old_lease, strays, ..Primary::new() };
         }
         self.ask_infos(cx);
@@ -244,6 +245,10 @@ impl PlacementGroup {
             }
         } else if p.is_started() {
             self.search_again(from);
+            // It may have been away while it was asked for a piece.
+            if !self.cfg.is(Fault::LosePulls) {
+                self.resend_recovery(cx, from);
+            }
         } else if matches!(p.stage, Stage::Incomplete | Stage::Down) {
             self.restart(cx, "info");
         }
@@ -259,6 +264,9 @@ impl PlacementGroup {
                 // Strays that went down can help no more.
                 let members = p.members.clone();
                 p.peers.retain(|o, _| members.contains(o) || view.osd(*o).up);
+                if !self.cfg.is(Fault::LosePulls) {
+                    p.forget_pulls();
+                }
             }
             Stage::WaitActing { .. } | Stage::Down | Stage::Incomplete => self.restart(cx, "map"),
             _ if prior != p.prior => self.restart(cx, "map"),
@@ -413,7 +421,7 @@ impl PlacementGroup {
     /// Makes the chosen log durable here and on every member.
     fn activate_from(&mut self, cx: &mut Step<'_>, by: &'static str) {
         // Below min_size nothing is decided: past intervals do not count such a one, so nobody must ask for its log.
-        if self.is_enough() {
+        if self.is_enough() || self.cfg.is(Fault::StartBelowMin) {
             self.info.started = self.info.interval;
         }
         let mut ops = vec![self.keep_info(), self.keep_past()];
@@ -545,7 +553,7 @@ impl PlacementGroup {
 
     fn all_activated(&mut self, cx: &mut Step<'_>) {
         let head = self.info.last_update;
-        if self.is_enough() {
+        if self.is_enough() || self.cfg.is(Fault::StartBelowMin) {
             self.info.history.started = self.info.interval;
         }
         let Role::Primary(p) = &mut self.role else { return };

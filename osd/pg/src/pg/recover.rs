@@ -43,6 +43,12 @@ pub(crate) enum Job {
 }
 
 impl Primary {
+    /// Who is asked for a piece and is gone does not answer: another is asked, from the beginning.
+    pub(crate) fn forget_pulls(&mut self) {
+        let peers = &self.peers;
+        self.recover.active.retain(|_, job| !matches!(job, Job::Pull { from, .. } if !peers.contains_key(from)));
+    }
+
     /// Does a member lack it.
     fn lacking(&self, oid: &ObjectId) -> impl Iterator<Item = OsdId> {
         let oid = oid.clone();
@@ -224,7 +230,8 @@ impl PlacementGroup {
             .map(|(o, _)| *o);
         // By what is known nobody has it; but one whose log was too old to join, or who has not said yet, may still hold
         // just that version in its store. A version is made once, so a copy of the version is the object.
-        let source = known.or_else(|| p.peers.keys().copied().find(untried));
+        let asks_all = !self.cfg.is(Fault::AskHoldersOnly);
+        let source = known.or_else(|| p.peers.keys().copied().find(untried).filter(|_| asks_all));
         if let Some(from) = source {
             let at = CopyCursor::default();
             self.desk.send(cx, from, Body::Pull { oid: oid.clone(), need, at: at.clone() });
@@ -286,7 +293,9 @@ impl PlacementGroup {
         let mut ops = Vec::new();
         self.set_missing(oid.clone(), Some(crate::log::MissingItem { need, have: None }), &mut ops);
         self.desk.submit(cx, ops, OnCommit::Nothing);
-        self.backfill_again(&oid, need);
+        if !self.cfg.is(Fault::LeaveDamaged) {
+            self.backfill_again(&oid, need);
+        }
         if let Role::Primary(p) = &mut self.role {
             p.recover.active.remove(&oid);
             p.clean = false;
@@ -326,6 +335,7 @@ impl PlacementGroup {
         need: Version,
         chunk: Option<Chunk>,
     ) {
+        let twice = self.cfg.is(Fault::PullTwice);
         let Role::Primary(p) = &mut self.role else { return };
         let Some(Job::Pull { from: asked, need: wanted, at, next }) = p.recover.active.get_mut(&oid) else { return };
         if *asked != from || *wanted != need {
@@ -337,7 +347,7 @@ impl PlacementGroup {
             return;
         };
         // Sent twice after a lost connection: the first is being written.
-        if chunk.at != *at || next.is_some() {
+        if chunk.at != *at || (next.is_some() && !twice) {
             return;
         }
         *next = Some(chunk.next.clone());

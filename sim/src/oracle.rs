@@ -1,7 +1,9 @@
 //! What must hold, whatever happens: one file per invariant. `sample` looks in passing, `at_rest` after everything was
 //! healed and is quiet.
 
+mod bounds;
 pub mod classes;
+mod diagnose;
 mod equal;
 mod histories;
 mod lacking;
@@ -13,14 +15,20 @@ use crate::world::World;
 
 /// Looked at now and then while faults go on.
 pub fn sample(w: &mut World) {
+    bounds::check(w);
     lacking::check(w);
 }
 
 /// Looked at when the cluster is healed and quiet.
 pub fn at_rest(w: &mut World) {
+    bounds::check(w);
     lacking::check(w);
     equal::check(w);
     w.check_slots();
     notify::check(w);
     histories::check(w);
 }
+
+#[cfg(test)]
+#[path = "oracle_test.rs"]
+mod tests;

@@ -148,8 +148,8 @@ const PATIENCE: u64 = 120_000 * MS;
 /// More events than any honest run needs.
 const STORM: u64 = 2_000_000;
 
-/// Runs a seed.
-pub fn run(seed: u64, options: &Options) -> Outcome {
+/// Runs a seed up to the moment its cluster is at rest, before the last judgement.
+pub(crate) fn rest(seed: u64, options: &Options) -> World {
     let mut w = build(seed, options);
     let span = w.scenario.span;
     while w.step(span) {
@@ -193,6 +193,12 @@ pub fn run(seed: u64, options: &Options) -> Outcome {
             settle(&mut w);
         }
     }
+    w
+}
+
+/// Runs a seed.
+pub fn run(seed: u64, options: &Options) -> Outcome {
+    let mut w = rest(seed, options);
     if w.violations.is_empty() && !w.given_up {
         oracle::at_rest(&mut w);
     }

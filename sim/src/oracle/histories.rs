@@ -26,7 +26,10 @@ pub(super) fn check(w: &mut World) {
         match linear::check(&calls, &removed) {
             Verdict::Fine => {}
             Verdict::TooHard => too_hard += 1,
-            Verdict::Broken { explained, stuck } => bad.push(tell(name, &calls, explained, &stuck)),
+            Verdict::Broken { explained, stuck } => {
+                let cause = super::diagnose::diagnose(&calls, &stuck, &removed);
+                bad.push(tell(name, &cause, &calls, explained, &stuck));
+            }
         }
     }
     w.too_hard += too_hard;
@@ -40,9 +43,9 @@ fn says_something(c: &Call) -> bool {
     !notifies && !damaged
 }
 
-fn tell(name: &Bytes, calls: &[Call], explained: usize, stuck: &[usize]) -> String {
+fn tell(name: &Bytes, cause: &str, calls: &[Call], explained: usize, stuck: &[usize]) -> String {
     let mut lines = vec![format!(
-        "{}: no order of its {} calls gives the answers seen; {explained} could be placed, none of these next:",
+        "{}: {cause} (no order of its {} calls gives the answers seen; {explained} could be placed, none of these next)",
         String::from_utf8_lossy(name),
         calls.len()
     )];

@@ -15,10 +15,6 @@ pub(super) fn check(w: &mut World) {
     let mut bad = Vec::new();
     for node in w.nodes.iter().filter(|n| n.running) {
         for (pg, (_, core)) in &node.pgs {
-            let keep = node.cfg.log_keep + node.cfg.log_slack;
-            if core.is_clean() && core.log().len() > keep + 64 {
-                bad.push(format!("{} pg {pg}: log of {} entries, {keep} are allowed", node.id, core.log().len()));
-            }
             let mut last = BTreeMap::new();
             for e in core.log().iter().filter(|e| e.change != Change::Error) {
                 last.insert(&e.oid, e.after());

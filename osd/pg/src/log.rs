@@ -253,6 +253,14 @@ impl Log {
         version == self.tail || self.entry(version).is_some()
     }
 
+    /// The newest version here that is not after `v`, or the tail. It is the newest that a log ending at `v` shares with
+    /// this one, if this one is the authoritative: what the other holds beyond it was made in an interval this one knows
+    /// nothing of, and this one's next entry in a later one.
+    pub fn floor(&self, v: Version) -> Version {
+        let at = self.entries.partition_point(|e| e.version <= v);
+        at.checked_sub(1).and_then(|i| self.entries.get(i)).map_or(self.tail, |e| e.version)
+    }
+
     /// Drops entries up to `to`. Replies which their session has not had yet stay remembered, `max_dups` of them; the
     /// requests newly remembered and those dropped are returned for the store.
     pub fn trim(&mut self, to: Version, max_dups: usize) -> (Vec<ReqId>, Vec<ReqId>) {

@@ -110,8 +110,8 @@ pub enum Body {
     /// The answer, or unasked from one who holds the pg without being asked to serve it.
     /// `lease`: for so long `holder` may still answer reads by my promise.
     Info { info: Box<Info>, past: PastIntervals, lease: Duration, holder: Option<OsdId>, asked: bool },
-    /// Primary to the holder of the authoritative log.
-    QueryLog,
+    /// Primary to the holder of the authoritative log; mine ends at `since`.
+    QueryLog { since: Version },
     /// The answer.
     Log { part: LogPart, dups: Dups, stats: Stats },
     /// Primary to a member: this is the log, take it and make it durable. `reset`: drop yours, a backfill follows.
@@ -174,7 +174,7 @@ impl Body {
         match self {
             Body::Query { .. } => "query",
             Body::Info { .. } => "info",
-            Body::QueryLog => "query_log",
+            Body::QueryLog { .. } => "query_log",
             Body::Log { .. } => "log",
             Body::Activate { .. } => "activate",
             Body::Activated { .. } => "activated",

@@ -21,6 +21,7 @@ mod replicate;
 mod slots;
 mod split;
 mod trim;
+mod unfound;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -143,6 +144,13 @@ pub(crate) enum OnRead {
     List(Box<backfill::Listing>),
     /// Counting anew.
     Recount,
+    /// A decision about an unfound object: what this osd holds of it.
+    Revert {
+        oid: ObjectId,
+    },
+    Forget {
+        oid: ObjectId,
+    },
     /// Trimming snapshots: the listing, the head's record, the clone's.
     TrimList,
     TrimHead {
@@ -387,7 +395,7 @@ impl PlacementGroup {
                 self.learn(&history, &past);
                 self.hold(from, Body::Query { history, past });
             }
-            Body::QueryLog => self.hold(from, msg.body),
+            Body::QueryLog { .. } => self.hold(from, msg.body),
             Body::Info { info, past, lease, holder, asked } => {
                 self.on_info(cx, from, *info, &past, lease, holder, asked)
             }
@@ -456,6 +464,8 @@ impl PlacementGroup {
             OnRead::Window => self.window_listed(cx, result),
             OnRead::List(l) => self.listed(cx, l, result),
             OnRead::Recount => self.recount_listed(cx, result),
+            OnRead::Revert { oid } => self.revert(cx, oid, result),
+            OnRead::Forget { oid } => self.forget(cx, oid, result),
             OnRead::TrimList => self.trim_listed(cx, result),
             OnRead::TrimHead { clone } => self.trim_head(cx, clone, result),
             OnRead::Trim { clone } => self.trim_read(cx, clone, result),
@@ -474,7 +484,8 @@ impl PlacementGroup {
     fn on_order(&mut self, cx: &mut Step<'_>, order: Order) {
         match order {
             Order::SessionGone(session) => self.session_gone(cx, session),
-            Order::Scrub { .. } | Order::Unfound { .. } => {}
+            Order::Unfound { revert } => self.decide_unfound(cx, revert),
+            Order::Scrub { .. } => {}
         }
     }
 

@@ -34,7 +34,7 @@ codec_struct!(Chunk { at, next, xattrs, header, size, data, omap });
 codec_struct!(ScrubLine { oid, info, size, xattrs, data, omap, damaged });
 codec_enum!(Body {
     0 => Query { history: a, past: b }, 1 => Info { info: a, past: b, lease: c, holder: d, asked: e },
-    2 => QueryLog {}, 3 => Log { part: a, dups: b, stats: c },
+    2 => QueryLog { since: a }, 3 => Log { part: a, dups: b, stats: c },
     4 => Activate { info: a, past: b, part: c, dups: d, reset: e }, 5 => Activated { info: a, missing: b },
     6 => Rep { prev: a, entries: b, ops: c, trim_to: d }, 7 => RepAck { durable: a },
     8 => Lease { sent: a, last: b }, 9 => LeaseAck { sent: a }, 10 => Pull { oid: a, need: b, at: c },

@@ -74,7 +74,7 @@ fn bodies() -> Vec<Body> {
             holder: Some(OsdId(4)),
             asked: true,
         },
-        Body::QueryLog,
+        Body::QueryLog { since: v(4, 4) },
         Body::Log { part: part.clone(), dups: dups.clone(), stats: Stats { objects: 1, clones: 2, bytes: 3 } },
         Body::Activate { info: info.clone(), past, part, dups, reset: true },
         Body::Activated { info: info.clone(), missing: missing.clone() },

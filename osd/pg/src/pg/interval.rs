@@ -150,8 +150,8 @@ impl PlacementGroup {
         for (to, body) in std::mem::take(&mut self.held) {
             match body {
                 Body::Query { .. } => self.tell_info(cx, to, !matches!(self.role, Role::Stray)),
-                Body::QueryLog => {
-                    let (part, dups) = (self.log.part(self.log.tail()), self.log.dups().clone());
+                Body::QueryLog { since } => {
+                    let (part, dups) = (self.log.part(self.log.floor(since)), self.log.dups().clone());
                     self.desk.send(cx, to, Body::Log { part, dups, stats: self.info.stats });
                 }
                 _ => {}

@@ -106,6 +106,13 @@ impl Context {
         self.writes += 1;
     }
 
+    /// The operator's decision about the object was ordered: what is stored now is to be read anew.
+    pub(crate) fn decided(&mut self) {
+        self.executing = false;
+        self.known = Known::No;
+        self.writes += 1;
+    }
+
     pub(crate) fn is_writing(&self) -> bool {
         self.executing || self.writes > 0
     }
@@ -538,7 +545,7 @@ impl PlacementGroup {
         if let Some(ctx) = self.contexts.get_mut(oid) {
             ctx.writes += 1;
         }
-        self.spread(cx, Ordered { oid: oid.clone(), entries, ops, reqid, ids, outcome, reply_version });
+        self.spread(cx, Ordered { oid: oid.clone(), entries, ops, local: None, reqid, ids, outcome, reply_version });
     }
 
     /// A write is safe on all members.

@@ -333,7 +333,7 @@ impl PlacementGroup {
         } else if auth_is_mine {
             self.log_is_right(cx, "infos");
         } else {
-            self.desk.send(cx, best, Body::QueryLog);
+            self.desk.send(cx, best, Body::QueryLog { since: self.info.last_update });
             self.stage(cx, Stage::GetLog { from: best }, "infos");
         }
     }
@@ -449,7 +449,7 @@ impl PlacementGroup {
         let since = theirs.map_or(Version::default(), |i| i.last_update);
         // A log that ends before ours begins cannot be joined: that member starts anew and is backfilled.
         let reset = since < self.log.tail();
-        let part = self.log.part(since);
+        let part = self.log.part(self.log.floor(since));
         let (info, past, dups) = (Box::new(self.info.clone()), self.past.clone(), self.log.dups().clone());
         self.desk.send(cx, to, Body::Activate { info, past, part, dups, reset });
     }
@@ -609,7 +609,9 @@ impl PlacementGroup {
             Stage::GetInfo { waiting } if waiting.contains(&osd) => {
                 self.desk.send(cx, osd, Body::Query { history, past })
             }
-            Stage::GetLog { from } if *from == osd => self.desk.send(cx, osd, Body::QueryLog),
+            Stage::GetLog { from } if *from == osd => {
+                self.desk.send(cx, osd, Body::QueryLog { since: self.info.last_update })
+            }
             Stage::Activating { waiting } if waiting.contains(&osd) => self.send_activate(cx, osd),
             Stage::Active | Stage::Peered => {
                 if p.clean && p.members.contains(&osd) {

@@ -38,6 +38,9 @@ pub(crate) struct Ordered {
     pub(crate) oid: ObjectId,
     pub(crate) entries: Vec<LogEntry>,
     pub(crate) ops: Vec<TxnOp>,
+    /// Besides `ops`, here alone: what the members are then given whole. Set, if empty: the object was unfound, and this
+    /// is the operator's decision about it.
+    pub(crate) local: Option<Vec<TxnOp>>,
     pub(crate) reqid: Option<ReqId>,
     pub(crate) ids: Vec<OpId>,
     pub(crate) outcome: Outcome,
@@ -55,7 +58,12 @@ impl PlacementGroup {
         let Some(version) = w.entries.last().map(|e| e.version) else { return };
         let prev = self.info.last_update;
         let mut local = w.ops.clone();
+        let decided = w.local.is_some();
+        local.extend(w.local.unwrap_or_default());
         for e in &w.entries {
+            if decided {
+                self.settle_here(e, &mut local);
+            }
             local.push(Self::keep_entry(e));
             self.info.stats.add(&e.delta);
             self.log.push(e.clone());
@@ -64,6 +72,9 @@ impl PlacementGroup {
         let trim_to = self.trim_point();
         self.trim_log(trim_to, &mut local);
         let Role::Primary(p) = &mut self.role else { return };
+        for e in &w.entries {
+            p.settle_peers(e, w.ops.is_empty());
+        }
         if let Some(r) = &mut p.recount {
             w.entries.iter().for_each(|e| r.note(e));
         }
@@ -128,7 +139,9 @@ impl PlacementGroup {
             // One before it was lost with a connection and will be sent again, and this one after it.
             return;
         }
+        let bare = ops.is_empty();
         for e in entries {
+            self.settle_member(&e, bare, &mut ops);
             ops.push(Self::keep_entry(&e));
             self.info.stats.add(&e.delta);
             self.log.push(e);

@@ -215,8 +215,16 @@ impl PlacementGroup {
         }
         let Trimmed { entries, ops, .. } = change;
         let outcome = Ok(Vec::new());
-        let w =
-            Ordered { oid: head.clone(), entries, ops, reqid: None, ids: Vec::new(), outcome, reply_version: version };
+        let w = Ordered {
+            oid: head.clone(),
+            entries,
+            ops,
+            local: None,
+            reqid: None,
+            ids: Vec::new(),
+            outcome,
+            reply_version: version,
+        };
         self.spread(cx, w);
         self.pump(cx, &head);
     }

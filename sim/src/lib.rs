@@ -15,6 +15,7 @@ pub mod map;
 pub mod node;
 pub mod oracle;
 pub mod rng;
+pub mod rot;
 mod run;
 pub mod scenario;
 mod slots;

@@ -10,6 +10,7 @@ mod lacking;
 pub mod linear;
 pub mod model;
 mod notify;
+mod scrub;
 
 use crate::world::World;
 
@@ -17,6 +18,7 @@ use crate::world::World;
 pub fn sample(w: &mut World) {
     bounds::check(w);
     lacking::check(w);
+    scrub::sample(w);
 }
 
 /// Looked at when the cluster is healed and quiet.
@@ -27,6 +29,7 @@ pub fn at_rest(w: &mut World) {
     w.check_slots();
     notify::check(w);
     histories::check(w);
+    scrub::check(w);
 }
 
 #[cfg(test)]

@@ -70,6 +70,7 @@ fn config(s: &Scenario, options: &Options) -> Config {
         chunk_keys: 2,
         recover_active: 2,
         window: 3,
+        scrub_objects: 2,
         contexts: 2,
         check: true,
         #[cfg(feature = "mutants")]
@@ -112,6 +113,7 @@ fn build(seed: u64, options: &Options) -> World {
         w.after(w.scenario.span / 5, Event::Grow);
     }
     w.after(500 * MS, Event::Sample);
+    w.after(500 * MS, Event::Scrub);
     w
 }
 
@@ -124,7 +126,10 @@ fn is_quiet(w: &World) -> bool {
         && map.pgs().into_iter().all(|pg| {
             let primary = map.view(pg).primary;
             primary.is_some_and(|p| {
-                w.nodes[p.0 as usize].pgs.get(&pg).is_some_and(|(_, g)| g.is_clean() && g.is_trimmed())
+                w.nodes[p.0 as usize]
+                    .pgs
+                    .get(&pg)
+                    .is_some_and(|(_, g)| g.is_clean() && g.is_trimmed() && !g.is_scrubbing())
             })
         })
 }
@@ -160,6 +165,9 @@ pub(crate) fn rest(seed: u64, options: &Options) -> World {
     heal(&mut w);
     settle(&mut w);
     if w.violations.is_empty() && !w.given_up {
+        if w.scenario.rot {
+            w.rots();
+        }
         // What is there is read once more, through the front door.
         let names: Vec<Bytes> = w.history.objects.keys().cloned().collect();
         if let Some(c) = w.clients.iter().position(|c| c.alive) {
@@ -190,6 +198,10 @@ pub(crate) fn rest(seed: u64, options: &Options) -> World {
             // The watches of the dead run out.
             let end = w.now + 7000 * MS;
             while w.step(end) {}
+            settle(&mut w);
+        }
+        if (w.scenario.scrubs || w.scenario.rot) && w.violations.is_empty() {
+            w.scrub_all();
             settle(&mut w);
         }
     }

@@ -53,6 +53,10 @@ pub struct Scenario {
     pub watches: bool,
     /// The number of pgs doubles now and then.
     pub grows: bool,
+    /// Scrubs are ordered.
+    pub scrubs: bool,
+    /// Bits rot once all is healed.
+    pub rot: bool,
     /// Length of the faulty phase.
     pub span: u64,
     /// Entries of a log.
@@ -167,6 +171,8 @@ impl Scenario {
             laggards_write: false,
             faults: Fault::ALL.iter().map(|f| (*f, f.usual() * kind.stress(*f))).collect(),
             floors: BTreeMap::new(),
+            scrubs: r.chance(2, 3),
+            rot: r.chance(1, 3),
         };
         if kind == Kind::Lease {
             // A lease shows only to clients far behind, who ask a primary that is one no more. Few writes, so that at

@@ -22,6 +22,7 @@ use crate::history::History;
 use crate::map::Maps;
 use crate::node::Node;
 use crate::rng::Rng;
+use crate::rot::Rot;
 use crate::scenario::Scenario;
 
 /// One end of a connection.
@@ -80,6 +81,8 @@ pub enum Event {
     Keep { client: u32 },
     /// A notify reaches a watcher.
     Notified { client: u32, from: OsdId, link: u64, name: Bytes, cookie: u64, notify: u64, payload: Bytes },
+    /// A scrub is ordered.
+    Scrub,
     /// Invariants are looked at in passing.
     Sample,
 }
@@ -107,6 +110,8 @@ pub struct World {
     pub history: History,
     /// Watches, and answers to notifies.
     pub watches: Watches,
+    /// Bits that rot.
+    pub rot: Rot,
     /// When everything was healed; far off until then.
     pub healed: u64,
     /// Faults still happen.
@@ -168,6 +173,7 @@ impl World {
             clients,
             history: History::default(),
             watches: Watches::default(),
+            rot: Rot::new(seed),
             healed: u64::MAX,
             faulty: true,
             reports: BTreeMap::new(),
@@ -291,6 +297,7 @@ impl World {
                     self.notified(client, from, name, cookie, notify, payload);
                 }
             }
+            Event::Scrub => self.scrub_work(),
             Event::Sample => {
                 crate::oracle::sample(self);
                 if self.faulty {

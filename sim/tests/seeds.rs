@@ -150,3 +150,23 @@ fn pgs_become_more_while_clients_write() {
     }
     assert!(splits > grown.len(), "{} runs, {splits} doublings", grown.len());
 }
+
+/// Two reads of one object met a damaged copy; the first had it replaced, and the second, whose bytes had come meanwhile,
+/// was refused as if no copy were good.
+#[test]
+fn a_read_under_way_while_its_copy_is_repaired_begins_again() {
+    expect_fine(&[507]);
+}
+
+/// A copy found bad in a clean pg was asked of a spare holder that had been told to go, which never answered, although a
+/// member held it: the member's info was from before the object's last write.
+#[test]
+fn a_bad_copy_is_fetched_from_a_member() {
+    expect_fine(&[30]);
+}
+
+/// A scrub ordered while another was under way was not begun when that one ended, until something else happened.
+#[test]
+fn a_scrub_asked_for_during_another_follows_it() {
+    expect_fine(&[1328]);
+}

@@ -206,6 +206,8 @@ pub struct Report {
     pub why: String,
     /// What this replica knows of itself.
     pub info: Info,
+    /// What scrubs found.
+    pub findings: crate::Findings,
     /// Counts.
     pub stats: Stats,
 }

@@ -157,9 +157,9 @@ pub enum Body {
     /// You are no longer needed: remove your copy.
     Remove,
     /// Scrub: list these objects as you hold them now.
-    ScrubRange { from: Cursor, to: Cursor, deep: bool },
-    /// This.
-    ScrubIs { from: Cursor, lines: Vec<ScrubLine> },
+    ScrubRange { round: u64, from: Cursor, to: Cursor, deep: bool },
+    /// This; or nothing, if what is held cannot be listed.
+    ScrubIs { round: u64, lines: Option<Vec<ScrubLine>> },
     /// A scrub found your copy bad: count it as missing, a good one follows.
     Repair { items: Vec<(ObjectId, Version)> },
     /// Counted.

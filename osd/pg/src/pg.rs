@@ -18,6 +18,7 @@ mod peering;
 mod recount;
 mod recover;
 mod replicate;
+mod scrub;
 mod slots;
 mod split;
 mod trim;
@@ -42,6 +43,7 @@ use crate::view::{PastIntervals, View};
 pub use keep::Stored;
 pub(crate) use operate::{Context, Running};
 pub(crate) use peering::Primary;
+pub use scrub::{Damage, Findings};
 
 /// The states and how one is left for another: `(from, to, by)`. A move that is not listed is a bug and stops the osd
 /// when checks are on. The table in `docs/internals/pg-states.md` is written from this one by a test.
@@ -108,6 +110,10 @@ pub(crate) enum OnCommit {
         oid: ObjectId,
         last: bool,
     },
+    /// Member: what a scrub found bad is noted as missing.
+    Repairing {
+        to: OsdId,
+    },
     /// Backfill target.
     Progress {
         to: OsdId,
@@ -140,6 +146,10 @@ pub(crate) enum OnRead {
     },
     /// Backfill: listing our own window.
     Window,
+    /// Scrub: listing our own window.
+    ScrubWindow,
+    /// Scrub: looking at what is in it.
+    Survey(Box<scrub::Survey>),
     /// Listing for another's scan, or our own.
     List(Box<backfill::Listing>),
     /// Counting anew.
@@ -245,6 +255,11 @@ pub struct PlacementGroup {
     pub(crate) temps: BTreeSet<ObjectId>,
     pub(crate) contexts: BTreeMap<ObjectId, Context>,
     pub(crate) watches: watch::Watches,
+    /// Objects that scrubs found to differ and could not repair.
+    pub(crate) inconsistent: BTreeMap<ObjectId, Vec<(OsdId, Damage)>>,
+    pub(crate) findings: Findings,
+    /// Counts comparisons of scrubs.
+    pub(crate) next_round: u64,
     /// Operations that came before the pg is active.
     pub(crate) waiting: VecDeque<ClientOp>,
     /// Requests past admission that are not yet in the log.
@@ -308,6 +323,7 @@ impl PlacementGroup {
         self.answer_held(cx);
         self.peering_settle(cx);
         self.recover_settle(cx);
+        self.scrub_settle(cx);
         self.trim_contexts();
         if self.cfg.check {
             self.check();
@@ -376,6 +392,7 @@ impl PlacementGroup {
         Report {
             pg: self.id,
             state: self.state(),
+            findings: self.findings(),
             why: self.explain(),
             info: self.info.clone(),
             stats: self.info.stats,
@@ -423,11 +440,11 @@ impl PlacementGroup {
             Body::Counts { stats, at } => self.on_counts(cx, stats, at),
             Body::Clean { history, trim_to } => self.on_clean(cx, &history, trim_to),
             Body::Remove => self.on_remove(cx),
-            Body::Forget { .. }
-            | Body::ScrubRange { .. }
-            | Body::ScrubIs { .. }
-            | Body::Repair { .. }
-            | Body::Repairing { .. } => {}
+            Body::ScrubRange { round, from: begin, to, deep } => self.on_scrub_range(cx, from, round, begin, to, deep),
+            Body::ScrubIs { round, lines } => self.on_scrub_is(from, round, lines),
+            Body::Repair { items } => self.on_repair(cx, from, items),
+            Body::Repairing { missing } => self.on_repairing(from, missing),
+            Body::Forget { .. } => {}
         }
     }
 
@@ -447,6 +464,10 @@ impl PlacementGroup {
             OnCommit::Activation => self.own_activation_durable(cx),
             OnCommit::Piece { to, oid, version, at } => self.desk.send(cx, to, Body::Pushed { oid, version, at }),
             OnCommit::Pulled { oid, last } => self.piece_durable(cx, &oid, last),
+            OnCommit::Repairing { to } => {
+                let missing = self.missing.clone();
+                self.desk.send(cx, to, Body::Repairing { missing });
+            }
             OnCommit::Progress { to, cursor } => self.desk.send(cx, to, Body::ProgressAck { to: cursor }),
         }
     }
@@ -462,6 +483,8 @@ impl PlacementGroup {
             OnRead::Push { oid, to, version, at } => self.push_read(cx, oid, to, version, at, result),
             OnRead::Serve { oid, to, need, at } => self.serve_read(cx, oid, to, need, at, result),
             OnRead::Window => self.window_listed(cx, result),
+            OnRead::ScrubWindow => self.scrub_window(result),
+            OnRead::Survey(v) => self.survey_read(cx, v, result),
             OnRead::List(l) => self.listed(cx, l, result),
             OnRead::Recount => self.recount_listed(cx, result),
             OnRead::Revert { oid } => self.revert(cx, oid, result),
@@ -485,7 +508,7 @@ impl PlacementGroup {
         match order {
             Order::SessionGone(session) => self.session_gone(cx, session),
             Order::Unfound { revert } => self.decide_unfound(cx, revert),
-            Order::Scrub { .. } => {}
+            Order::Scrub { deep } => self.want_scrub(deep),
         }
     }
 

@@ -144,6 +144,8 @@ pub struct Config {
     pub recover_active: usize,
     /// Objects of one backfill or scrub window.
     pub window: u32,
+    /// Objects of one scrub window: for so long may a write wait.
+    pub scrub_objects: u32,
     /// The largest object.
     pub max_object: u64,
     /// Contexts of idle objects kept.
@@ -167,6 +169,7 @@ impl Default for Config {
             chunk_keys: 1024,
             recover_active: 4,
             window: 64,
+            scrub_objects: 8,
             max_object: 128 << 20,
             contexts: 4096,
             check: false,

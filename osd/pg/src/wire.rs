@@ -43,7 +43,7 @@ codec_enum!(Body {
     16 => Scanned { from: a, list: b }, 17 => Progress { to: a, remove: b }, 18 => ProgressAck { to: a },
     19 => Reserve { kind: a, priority: b }, 20 => Reserved { kind: a }, 21 => Revoked { kind: a },
     22 => Release { kind: a }, 23 => Clean { history: a, trim_to: b }, 24 => Remove {},
-    25 => ScrubRange { from: a, to: b, deep: c }, 26 => ScrubIs { from: a, lines: b }, 27 => Repair { items: a },
+    25 => ScrubRange { round: a, from: b, to: c, deep: d }, 26 => ScrubIs { round: a, lines: b }, 27 => Repair { items: a },
     28 => Repairing { missing: a }, 29 => Counts { stats: a, at: b },
 });
 codec_struct!(PeerMsg { epoch, interval, body });

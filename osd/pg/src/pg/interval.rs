@@ -123,6 +123,8 @@ impl PlacementGroup {
         let waiting = self.watches.clear();
         Self::reply(cx, &waiting, &again);
         self.contexts.clear();
+        // A new interval's scrub will say what it finds; the objects may be another pg's by now.
+        self.inconsistent.clear();
         self.lease_waits.clear();
     }
 

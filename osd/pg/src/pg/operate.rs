@@ -50,6 +50,8 @@ pub(crate) struct Running {
     op: ClientOp,
     ids: Vec<OpId>,
     fetched: Fetched,
+    /// The state whose bytes are being read.
+    reading: Option<ObjectId>,
     writes: bool,
     /// The core's own: the end of a watch. Nobody asked, so nothing is remembered for a retry.
     internal: bool,
@@ -195,7 +197,14 @@ impl PlacementGroup {
         let oid = head_of(&op.oid);
         let ids = if writes { Vec::new() } else { vec![op.id] };
         let ctx = self.contexts.entry(oid.clone()).or_default();
-        ctx.queue.push_back(Box::new(Running { op, ids, fetched: Fetched::default(), writes, internal: false }));
+        ctx.queue.push_back(Box::new(Running {
+            op,
+            ids,
+            fetched: Fetched::default(),
+            reading: None,
+            writes,
+            internal: false,
+        }));
         self.pump(cx, &oid);
     }
 
@@ -257,7 +266,8 @@ impl PlacementGroup {
             snapc: SnapContext::default(),
             ops: vec![Op::Unwatch { cookie }],
         };
-        let running = Running { op, ids: Vec::new(), fetched: Fetched::default(), writes: true, internal: true };
+        let running =
+            Running { op, ids: Vec::new(), fetched: Fetched::default(), reading: None, writes: true, internal: true };
         self.contexts.entry(oid.clone()).or_default().queue.push_back(Box::new(running));
         self.pump(cx, oid);
     }
@@ -282,6 +292,13 @@ impl PlacementGroup {
             Ok([ReadValue::Pairs(pairs, _)]) => info_of(pairs),
             _ => Err(ReadFault),
         };
+        if let Err(ReadFault) = info
+            && self.repair_here(cx, &oid, None)
+        {
+            self.pump(cx, &oid);
+            return;
+        }
+        let Some(ctx) = self.contexts.get_mut(&oid) else { return };
         ctx.known = info.map_or(Known::Damaged, Known::Yes);
         self.found_watchers(cx, &oid);
         self.pump(cx, &oid);
@@ -306,9 +323,55 @@ impl PlacementGroup {
                 running.fetched.learn(items, values);
                 self.execute(cx, &oid, running);
             }
-            Err(ReadFault) => self.refuse(cx, &oid, &running, OpError::Damaged { at: 0 }),
+            Err(ReadFault) => self.read_repair(cx, &oid, running),
         }
         self.pump(cx, &oid);
+    }
+
+    /// This osd's copy of a state cannot be read: it counts as missing, and another's takes its place. False if there is
+    /// no other, or no telling which version is wanted: then a scrub is to look.
+    fn repair_here(&mut self, cx: &mut Step<'_>, bad: &ObjectId, version: Option<Version>) -> bool {
+        if self.missing.contains_key(bad) {
+            return true;
+        }
+        let logged = || self.log.iter().rev().find(|e| e.oid == *bad && e.change != Change::Error)?.after();
+        match version.or_else(logged) {
+            Some(version) if self.view.pool.size > 1 => {
+                self.lost_here(cx, bad.clone(), version);
+                true
+            }
+            _ => {
+                self.want_scrub(true);
+                false
+            }
+        }
+    }
+
+    /// An operation met a damaged copy: it waits until a good one has come from another.
+    fn read_repair(&mut self, cx: &mut Step<'_>, oid: &ObjectId, mut running: Box<Running>) {
+        let bad = running.reading.take().unwrap_or_else(|| oid.clone());
+        if !self.contexts.get(oid).is_some_and(|c| matches!(c.known, Known::Yes(_))) {
+            // Another met it before, and the copy is being replaced.
+            return self.begin_again(oid, running);
+        }
+        let version = if bad == *oid {
+            self.contexts.get(oid).and_then(|c| if let Known::Yes(Some(i)) = &c.known { Some(i.version) } else { None })
+        } else {
+            running.fetched.xattrs().and_then(|x| info_of(x).ok().flatten()).map(|i| i.version)
+        };
+        if !self.repair_here(cx, &bad, version) {
+            self.refuse(cx, oid, &running, OpError::Damaged { at: 0 });
+            return;
+        }
+        self.begin_again(oid, running);
+    }
+
+    /// Puts an operation back to where it waited.
+    fn begin_again(&mut self, oid: &ObjectId, mut running: Box<Running>) {
+        running.fetched = Fetched::default();
+        if let Some(ctx) = self.contexts.get_mut(oid) {
+            ctx.queue.push_front(running);
+        }
     }
 
     /// Runs one operation; what it still needs is read, and it is run again then.
@@ -316,7 +379,9 @@ impl PlacementGroup {
         let Some(Context { known, .. }) = self.contexts.get(oid) else { return };
         let head = match known {
             Known::Yes(info) => info.clone(),
-            _ => {
+            // What is stored was replaced while this one read it: begin again.
+            Known::No | Known::Asked => return self.begin_again(oid, running),
+            Known::Damaged => {
                 self.refuse(cx, oid, &running, OpError::Damaged { at: 0 });
                 return;
             }
@@ -373,7 +438,7 @@ impl PlacementGroup {
         oid: &ObjectId,
         from: ObjectId,
         items: Vec<ReadItem>,
-        running: Box<Running>,
+        mut running: Box<Running>,
     ) {
         if let Some(ctx) = self.contexts.get_mut(oid) {
             if running.writes {
@@ -382,6 +447,7 @@ impl PlacementGroup {
                 ctx.readers += 1;
             }
         }
+        running.reading = Some(from.clone());
         self.desk.read(cx, Some(from), items, OnRead::Exec(running));
     }
 

@@ -14,6 +14,7 @@ use super::backfill::Backfill;
 use super::recount::Recount;
 use super::recover::Recover;
 use super::replicate::Write;
+use super::scrub::Scrub;
 use super::trim::Trim;
 use super::{Fault, OnCommit, PlacementGroup, Role};
 use crate::io::{Duration, Output, Request, Step, Time, TimerId};
@@ -82,6 +83,9 @@ pub(crate) struct Primary {
     pub(crate) lease_asked: Option<Time>,
     pub(crate) recover: Recover,
     pub(crate) backfill: Option<Backfill>,
+    pub(crate) scrub: Option<Scrub>,
+    /// A scrub is to begin when the pg is clean: a deep one.
+    pub(crate) scrub_wanted: Option<bool>,
     pub(crate) recount: Option<Recount>,
     pub(crate) trim: Option<Trim>,
     /// Slots asked of members; true: granted.
@@ -107,6 +111,8 @@ impl Primary {
             lease_asked: None,
             recover: Recover::default(),
             backfill: None,
+            scrub: None,
+            scrub_wanted: None,
             recount: None,
             trim: None,
             remote: BTreeMap::new(),
@@ -623,6 +629,7 @@ impl PlacementGroup {
                 self.resend_slots(cx, osd);
                 self.resend_recovery(cx, osd);
                 self.resend_backfill(cx, osd);
+                self.resend_scrub(cx, osd);
             }
             _ => {}
         }

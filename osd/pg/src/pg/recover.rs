@@ -110,6 +110,7 @@ impl PlacementGroup {
             return false;
         }
         (p.lacking(oid).next().is_some() && !self.cfg.is(Fault::WriteDegraded))
+            || p.scrub.as_ref().is_some_and(|s| s.holds(oid))
             || (p.backfill.as_ref().is_some_and(|b| b.holds(oid)) && !self.cfg.is(Fault::BackfillRaces))
             || p.recount.as_ref().is_some_and(|r| r.holds(oid))
     }
@@ -179,6 +180,9 @@ impl PlacementGroup {
         for &to in p.strays.iter().chain(p.peers.keys()).filter(|o| !p.members.contains(o)) {
             self.desk.send(cx, to, Body::Remove);
         }
+        // They hold nothing any more: a copy that is found bad later is not to be asked of them.
+        p.strays.clear();
+        p.peers.retain(|o, _| p.members.contains(o));
         cx.out.push(Output::Report(Box::new(self.report())));
     }
 
@@ -224,7 +228,8 @@ impl PlacementGroup {
             .find(|(o, q)| {
                 untried(o)
                     && q.info.backfilled.covers(&head_of(&oid))
-                    && q.info.last_update >= need
+                    // A member has followed us since it told its info.
+                    && (q.info.last_update >= need || p.members.contains(o))
                     && q.missing.as_ref().is_some_and(|m| !m.contains_key(&oid))
             })
             .map(|(o, _)| *o);
@@ -298,6 +303,8 @@ impl PlacementGroup {
         }
         if let Role::Primary(p) = &mut self.role {
             p.recover.active.remove(&oid);
+            p.recover.unfound.remove(&oid);
+            p.recover.failed.retain(|(o, _)| *o != oid);
             p.clean = false;
         }
     }
@@ -527,6 +534,14 @@ impl PlacementGroup {
                 "{} of {} copies: no osd is free for the rest",
                 self.view.acting.len(),
                 self.view.pool.size
+            );
+        }
+        if let Some(oid) = self.inconsistent.keys().next() {
+            return format!(
+                "clean, but the copies of {} objects differ ({} first) and none is provably the bad one: compare them and \
+                 choose",
+                self.inconsistent.len(),
+                String::from_utf8_lossy(&oid.name)
             );
         }
         if p.trim.as_ref().is_some_and(super::trim::Trim::is_stuck) {

@@ -75,6 +75,9 @@ impl PlacementGroup {
         for e in &w.entries {
             p.settle_peers(e, w.ops.is_empty());
         }
+        if let Some(s) = &mut p.scrub {
+            w.entries.iter().for_each(|e| s.changed(&e.oid));
+        }
         if let Some(r) = &mut p.recount {
             w.entries.iter().for_each(|e| r.note(e));
         }

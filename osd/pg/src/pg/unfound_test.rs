@@ -93,10 +93,8 @@ impl Trio {
         match o {
             Output::Send { msg, .. } if self.no_push && matches!(msg.body, Body::Push { .. } | Body::Pulled { .. }) => {
             }
-            Output::Send { to, msg } => {
-                if self.view.acting.contains(&to) {
-                    self.queue.push_back((to.0 as usize, Input::Peer { from: OsdId(i as u32), msg }));
-                }
+            Output::Send { to, msg } if self.view.acting.contains(&to) => {
+                self.queue.push_back((to.0 as usize, Input::Peer { from: OsdId(i as u32), msg }));
             }
             Output::Submit { id, txn } => {
                 txn.ops.into_iter().for_each(|op| apply(&mut self.disks[i], op));

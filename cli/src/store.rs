@@ -35,6 +35,7 @@ enum Verb {
     Info(Info),
     Check(Check),
     Repair(Repair),
+    Grow(Grow),
     Export(Export),
     Import(Import),
     Bench(Bench),
@@ -47,6 +48,7 @@ impl Run for Noun {
             Verb::Info(verb) => verb.run(out),
             Verb::Check(verb) => verb.run(out),
             Verb::Repair(verb) => verb.run(out),
+            Verb::Grow(verb) => verb.run(out),
             Verb::Export(verb) => verb.run(out),
             Verb::Import(verb) => verb.run(out),
             Verb::Bench(verb) => verb.run(out),
@@ -322,6 +324,24 @@ impl Run for Repair {
             writeln!(out, "{left} problems could not be put right from this store alone")?;
         }
         Ok(Verdict::Bad)
+    }
+}
+
+/// Let a store have more space. It cannot be made smaller.
+#[derive(Args)]
+struct Grow {
+    #[command(flatten)]
+    path: PathArg,
+    /// All the space it shall have, as in 200GiB; where `block` is a link to a block device, all of that is taken.
+    #[arg(long, value_parser = size, default_value = "0B")]
+    size: u64,
+}
+
+impl Run for Grow {
+    fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
+        let info = DiskStore::grow(&self.path.path, self.size)?;
+        writeln!(out, "store {} has {} of space now", info.store, bytes(info.size))?;
+        Ok(Verdict::Good)
     }
 }
 

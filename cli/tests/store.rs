@@ -143,6 +143,10 @@ fn a_store_is_made_looked_at_filled_checked_and_moved() {
     let piped = nacre(&["export", other.path(), "2.1f", "-"]);
     assert_eq!(piped.stdout, std::fs::read(&first).unwrap());
     assert_eq!(store.json("repair")["ok"], true);
+    bad(&["grow", store.path()], &["16777216 bytes of block space already"]);
+    assert!(good(&["grow", store.path(), "--size", "24MiB"]).contains("24 MiB"));
+    assert_eq!(store.json("info")["size"], 24 << 20);
+    assert_eq!(store.json("check")["ok"], true);
 }
 
 #[test]
@@ -313,7 +317,7 @@ fn the_bench_speaks_the_keys_it_promises_and_leaves_nothing() {
 
 #[test]
 fn help_of_each_verb_fits_80_columns() {
-    for verb in ["format", "info", "check", "repair", "export", "import", "bench"] {
+    for verb in ["format", "info", "check", "repair", "grow", "export", "import", "bench"] {
         let said = good(&[verb, "--help"]);
         let long: Vec<&str> = said.lines().filter(|line| line.chars().count() > 80).collect();
         assert!(long.is_empty(), "{verb}: {long:#?}");

@@ -114,8 +114,8 @@ impl Engine {
             dead: Default::default(),
             granted: [0, 0],
             reserve: (data / 100).clamp(16, 4096).min(data / 4),
-            kv_full: kv.room().is_some_and(|room| room < 128 << 20),
-            bound: (config.memory / 8 * 5) as usize,
+            kv_full: kv.room().is_some_and(|room| room < super::KV_RESERVE),
+            bound: cached(config.memory),
         };
         load_collections(&*kv, &mut state)?;
         journal.replay(
@@ -182,6 +182,12 @@ impl Engine {
     }
 }
 
+/// Bytes for changes and caches. Of the whole bound RocksDB's cache has an eighth; buffers, memtables, compaction and the
+/// allocator's losses take some 64 MiB, whatever the bound is.
+fn cached(memory: u64) -> usize {
+    (memory / 8 * 7).saturating_sub(64 << 20).max(memory / 4) as usize
+}
+
 impl Bounds {
     fn new(ring: u64, config: &StoreConfig) -> Bounds {
         let group = (ring / 8).min(1 << 20);
@@ -215,6 +221,23 @@ pub(crate) fn load_bitmaps(kv: &dyn Kv, alloc: &mut Allocator) -> Result<(), Sto
         bad.is_none()
     })?;
     bad.map_or(Ok(()), Err)
+}
+
+/// The last piece of the bitmap without the blocks behind the end.
+fn open_end(kv: &dyn Kv, blocks: u64) -> Result<Option<KvOp>, StoreError> {
+    let chunk = blocks / CHUNK;
+    let Some(value) = kv.get(&keys::bitmap(chunk))? else { return Ok(None) };
+    let mut take = Take::new(value);
+    let mut words = [0; (CHUNK / 64) as usize];
+    let bad = |malformed: super::codec::Malformed| malformed.of("a piece of the allocator's bitmap");
+    take.u8().map_err(bad)?;
+    for (index, word) in words.iter_mut().enumerate() {
+        let first = chunk * CHUNK + index as u64 * 64;
+        let within = blocks.saturating_sub(first).min(64);
+        let mask = if within == 64 { u64::MAX } else { (1 << within) - 1 };
+        *word = take.u64().map_err(bad)? & mask;
+    }
+    Ok(Some(super::checkpoint::bitmap_value(chunk, &words)))
 }
 
 fn load_collections(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
@@ -258,7 +281,7 @@ impl DiskStore {
         std::fs::create_dir_all(path).map_err(io("make", path))?;
         reserve(&block, options.size).map_err(io("reserve space in", &block))?;
         reserve(&journal, options.journal).map_err(io("reserve space in", &journal))?;
-        let blocks = FileDevice::open(&block, false).map_err(io("open", &block))?;
+        let mut blocks = FileDevice::open(&block, false).map_err(io("open", &block))?;
         blocks.lock().map_err(|_| StoreError::Locked { path: path.display().to_string() })?;
         let device = FileDevice::open(&journal, false).map_err(io("open", &journal))?;
         if blocks.size() < (RESERVED + 64) * BLOCK || device.size() < MIN_JOURNAL {
@@ -300,6 +323,37 @@ impl DiskStore {
         Ok(info(&superblock, device.size()))
     }
 
+    /// Lets a closed store have more block space: a file grows to so many bytes, of a block device all is taken.
+    pub fn grow(path: &Path, size: u64) -> Result<StoreInfo, StoreError> {
+        let store = Self::open(path, None, &StoreConfig::default())?;
+        store.checkpoint()?;
+        let block = path.join("block");
+        let refuse = |why: String| StoreError::Format { path: path.display().to_string(), why };
+        let old = store.engine.space;
+        let now = FileDevice::open(&block, false).map_err(io("open", &block))?;
+        let wanted = if now.is_block_device() { now.size() } else { size };
+        if wanted / BLOCK <= old {
+            return Err(refuse(format!("it has {} bytes of block space already", old * BLOCK)));
+        }
+        reserve(&block, wanted).map_err(io("reserve space in", &block))?;
+        // The last piece of the bitmap calls what lay behind the old end taken; the next freeze would keep it so.
+        if let Some(fix) = open_end(&*store.engine.kv, old)? {
+            store.engine.kv.commit(vec![fix])?;
+        }
+        let mut head = AlignedBuf::zeroed(2 * BLOCK as usize);
+        now.read(0, &mut head).map_err(io("read", &block))?;
+        let (first, second) = head.split_at(BLOCK as usize);
+        let known = Superblock::decode(first).or_else(|_| Superblock::decode(second));
+        let known = known.map_err(|_| refuse("both copies of its superblock are damaged".into()))?;
+        let superblock = Superblock { blocks: wanted / BLOCK, ..known };
+        // The copy that is read first comes last: until it is whole, the store has its old size.
+        for copy in [1, 0] {
+            now.write(copy * BLOCK, &superblock.encode()).map_err(io("write", &block))?;
+            now.sync().map_err(io("flush", &block))?;
+        }
+        Ok(info(&superblock, store.info.journal))
+    }
+
     /// What a store says of itself, without opening it.
     pub fn info_of(path: &Path) -> Result<StoreInfo, StoreError> {
         let block = path.join("block");
@@ -328,7 +382,7 @@ impl DiskStore {
     ) -> Result<DiskStore, StoreError> {
         let (block, journal) = (path.join("block"), path.join("journal"));
         present(path, &block)?;
-        let blocks = FileDevice::open(&block, false).map_err(io("open", &block))?;
+        let mut blocks = FileDevice::open(&block, false).map_err(io("open", &block))?;
         blocks.lock().map_err(|_| StoreError::Locked { path: path.display().to_string() })?;
         let superblock = read_superblock(path, &blocks)?;
         if let Some(expected) = expected

@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -72,6 +72,9 @@ pub(crate) struct FileDevice {
     direct: bool,
     align: u64,
     bulk: Mutex<Bulk>,
+    path: PathBuf,
+    /// A block device is claimed from mounts and other programs as well.
+    claim: Option<File>,
 }
 
 /// The least that every disk takes.
@@ -103,7 +106,7 @@ impl FileDevice {
             let text = format!("its sectors of {align} bytes are larger than the {LARGE_SECTOR} that a store can use");
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
-        Ok(FileDevice { file, size, direct, align, bulk: Mutex::default() })
+        Ok(FileDevice { file, size, direct, align, bulk: Mutex::default(), path: path.to_owned(), claim: None })
     }
 
     /// The same without io_uring.
@@ -116,16 +119,24 @@ impl FileDevice {
     /// file of a killed process until its last write has ended. So a lock that is taken may be free in a moment, and
     /// must be waited for: opening earlier, we could be overtaken by those writes.
     #[expect(clippy::disallowed_methods, reason = "another process's lock gives no event to wait for with a deadline")]
-    pub(crate) fn lock(&self) -> io::Result<()> {
+    pub(crate) fn lock(&mut self) -> io::Result<()> {
         let patience = Duration::from_secs(3);
         let begin = Instant::now();
         loop {
-            match self.file.try_lock() {
+            match self.file.try_lock().map_err(io::Error::from).and_then(|()| self.claim()) {
                 Ok(()) => return Ok(()),
                 Err(_) if begin.elapsed() < patience => std::thread::sleep(Duration::from_millis(5)),
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    fn claim(&mut self) -> io::Result<()> {
+        if self.is_block_device() && self.claim.is_none() {
+            let flags = OFlags::EXCL.bits() as i32;
+            self.claim = Some(OpenOptions::new().read(true).custom_flags(flags).open(&self.path)?);
+        }
+        Ok(())
     }
 
     pub(crate) fn is_block_device(&self) -> bool {
@@ -274,7 +285,15 @@ mod tests {
         let write = (0, &[1; 4096][..]);
         for ring in [true, false] {
             let file = OpenOptions::new().write(true).open(path).unwrap();
-            let device = FileDevice { file, size: 4096, direct: false, align: 512, bulk: Mutex::default() };
+            let device = FileDevice {
+                file,
+                size: 4096,
+                direct: false,
+                align: 512,
+                bulk: Mutex::default(),
+                path: path.into(),
+                claim: None,
+            };
             let device = if ring { device } else { device.without_ring() };
             assert_eq!(device.write_many(&[write]).unwrap_err().kind(), io::ErrorKind::StorageFull);
         }

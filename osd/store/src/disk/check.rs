@@ -88,11 +88,38 @@ const MOST: usize = 1000;
 #[derive(Default)]
 struct Walk {
     report: Report,
-    /// How often each block is named.
-    named: HashMap<u64, u32>,
+    named: Named,
     omaps: BTreeSet<u64>,
     /// What repair does.
     fixes: Vec<KvOp>,
+}
+
+/// How often each block is named: one bit for each, and a number where that does not do.
+#[derive(Default)]
+struct Named {
+    once: Vec<u64>,
+    more: HashMap<u64, u32>,
+}
+
+impl Named {
+    fn add(&mut self, block: u64) {
+        let (word, mask) = ((block / 64) as usize, 1 << (block % 64));
+        if word >= self.once.len() {
+            self.once.resize(word + 1, 0);
+        }
+        if self.once[word] & mask != 0 {
+            *self.more.entry(block).or_default() += 1;
+        }
+        self.once[word] |= mask;
+    }
+
+    fn times(&self, block: u64) -> u32 {
+        let word = self.once.get((block / 64) as usize).copied().unwrap_or(0);
+        match word >> (block % 64) & 1 {
+            0 => 0,
+            _ => 1 + self.more.get(&block).copied().unwrap_or(0),
+        }
+    }
 }
 
 impl Walk {
@@ -268,7 +295,7 @@ impl Engine {
                     continue;
                 }
                 for block in extent.phys..extent.phys + extent.stored() {
-                    *walk.named.entry(block).or_default() += 1;
+                    walk.named.add(block);
                 }
                 if data {
                     self.walk_data(pg, oid, base, extent, walk);
@@ -311,7 +338,7 @@ impl Engine {
         let (mut leaked, mut unallocated) = (Vec::new(), Vec::new());
         let mut groups = BTreeSet::new();
         for block in RESERVED..blocks {
-            let times = named.get(&block).copied().unwrap_or(0);
+            let times = named.times(block);
             let extra = counted.get(&block).copied().unwrap_or(0);
             match (alloc.is_used(block), times) {
                 (true, 0) => leaked.push(block),
@@ -326,7 +353,7 @@ impl Engine {
         for group in groups {
             let mut refs = Refs::default();
             for block in group * REFS..(group + 1) * REFS {
-                let extra = named.get(&block).copied().unwrap_or(0).saturating_sub(1);
+                let extra = named.times(block).saturating_sub(1);
                 if extra > 0 {
                     refs.extra.insert((block % REFS) as u8, extra);
                 }
@@ -338,8 +365,8 @@ impl Engine {
         }
         if !leaked.is_empty() || !unallocated.is_empty() {
             let mut right = Allocator::new(blocks, RESERVED);
-            for block in named.keys() {
-                right.take_exact((*block, 1));
+            for block in (RESERVED..blocks).filter(|block| named.times(*block) > 0) {
+                right.take_exact((block, 1));
             }
             walk.fixes.push(KvOp::DeleteRange(Bytes::from_static(b"A"), Bytes::from_static(b"B")));
             walk.fixes

@@ -37,8 +37,6 @@ pub(crate) struct LogIndex {
 const LAY: usize = 4 << 20;
 /// Keys of a dropped omap that are deleted one by one; more are deleted as a range, which costs later reads more.
 const FEW: usize = 1024;
-/// Free space the metadata database's file system must keep, for compaction and the deletes that make room.
-const KV_RESERVE: u64 = 128 << 20;
 
 impl Engine {
     pub(crate) fn request_checkpoint(&self) {
@@ -287,7 +285,7 @@ impl Engine {
                 self.blocks.discard(phys * BLOCK, len * BLOCK);
             }
         }
-        let kv_full = self.kv.room().is_some_and(|room| room < KV_RESERVE);
+        let kv_full = self.kv_is_full();
         lock(&self.journal).trim(layer.applied.seq);
         let mut state = self.state();
         state.kv_full = kv_full;

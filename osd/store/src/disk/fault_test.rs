@@ -265,6 +265,16 @@ fn a_small_write_over_a_large_one_is_seen_while_the_large_one_is_under_way() {
 }
 
 #[test]
+fn room_made_beside_the_database_is_noticed_without_a_checkpoint() {
+    let bench = Bench::new();
+    let engine = bench.engine(false);
+    engine.submit(&Transaction { pg: pg(0), ops: vec![TxnOp::CreateCollection] }, ignore()).unwrap();
+    engine.state().kv_full = true;
+    engine.submit(&Transaction { pg: pg(0), ops: vec![write("a", 0, vec![1; 4096])] }, ignore()).unwrap();
+    assert!(!engine.state().kv_full);
+}
+
+#[test]
 fn a_cache_does_not_grow_by_what_is_replaced_in_it() {
     let mut cache: state::Cache<u64, Bytes> = state::Cache::new();
     for round in 0..10_000u64 {

@@ -151,6 +151,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Free space the metadata database's file system must keep, for compaction and the deletes that make room.
+const KV_RESERVE: u64 = 128 << 20;
+
 /// What a record takes of the journal at most, beyond its bytes: a group's header and the rest of a sector.
 const RECORD_OVERHEAD: u64 = 640;
 
@@ -218,6 +221,7 @@ impl Engine {
                 continue;
             }
             // What was freed, or belongs to removed collections, comes back with checkpoints.
+            let kv_full = state.kv_full;
             let comes_back = (state.alloc.waiting() > 0 || !state.dead.is_empty()) && !state.kv_full;
             match Plan::new(&mut state, &*self.kv, &*self.blocks, txn.pg).run(txn) {
                 Ok(plan) => {
@@ -239,6 +243,8 @@ impl Engine {
                     drop(state);
                     self.checkpoint_and_wait()?;
                 }
+                // Someone may have made room on the database's file system meanwhile.
+                Err(StoreError::Full { .. }) if kv_full && !self.kv_is_full() => state.kv_full = false,
                 Err(error) => return Err(error),
             }
         }
@@ -260,6 +266,11 @@ impl Engine {
             self.queued.notify_one();
         }
         Ok(seq)
+    }
+
+    /// Whether the database's file system is too full for anything that grows.
+    fn kv_is_full(&self) -> bool {
+        self.kv.room().is_some_and(|room| room < KV_RESERVE)
     }
 
     fn has_room(&self, state: &State) -> bool {
@@ -299,6 +310,9 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+#[path = "bounds_test.rs"]
+mod bounds_tests;
 #[cfg(test)]
 #[path = "crash_test.rs"]
 mod crash_tests;

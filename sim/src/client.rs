@@ -254,6 +254,12 @@ impl World {
         }
     }
 
+    /// When a request was asked that is still without an answer.
+    pub(crate) fn asked_at(&self, client: u32, tid: u64) -> Option<u64> {
+        let p = self.clients.get(client as usize)?.pending.get(&tid)?;
+        self.history.objects.get(&p.name)?.get(p.place).map(|c| c.asked)
+    }
+
     /// It was told to try again some time ago.
     pub(crate) fn client_retry(&mut self, client: u32, tid: u64) {
         if self.clients[client as usize].pending.get(&tid).is_some_and(|p| p.sent.is_none()) {

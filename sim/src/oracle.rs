@@ -1,16 +1,23 @@
 //! What must hold, whatever happens: one file per invariant. `sample` looks in passing, `at_rest` after everything was
 //! healed and is quiet.
 
+mod acked;
+pub(crate) mod alive;
 mod bounds;
 pub mod classes;
 mod diagnose;
 mod equal;
+mod frozen;
 mod histories;
 mod lacking;
+pub mod ledger;
 pub mod linear;
 pub mod model;
 mod notify;
+mod once;
 mod scrub;
+mod slots;
+mod stale;
 
 use crate::world::World;
 
@@ -18,6 +25,7 @@ use crate::world::World;
 pub fn sample(w: &mut World) {
     bounds::check(w);
     lacking::check(w);
+    once::check(w);
     scrub::sample(w);
 }
 
@@ -25,9 +33,12 @@ pub fn sample(w: &mut World) {
 pub fn at_rest(w: &mut World) {
     bounds::check(w);
     lacking::check(w);
+    once::check(w);
     equal::check(w);
-    w.check_slots();
+    acked::check_all(w);
+    slots::check(w);
     notify::check(w);
+    frozen::check(w);
     histories::check(w);
     scrub::check(w);
 }

@@ -13,6 +13,7 @@ use crate::client::Client;
 use crate::map::{Map, Maps};
 use crate::node::Node;
 use crate::oracle;
+use crate::oracle::alive::{STORM, settle};
 use crate::scenario::Scenario;
 use crate::world::{Event, MS, World};
 
@@ -117,42 +118,6 @@ fn build(seed: u64, options: &Options) -> World {
     w
 }
 
-/// Is every pg clean by the newest map, and no request open.
-fn is_quiet(w: &World) -> bool {
-    let map = w.maps.last();
-    w.clients.iter().all(|c| c.waiting() == 0)
-        && w.is_delivered()
-        && w.nodes.iter().all(|n| n.running && n.epoch == map.epoch)
-        && map.pgs().into_iter().all(|pg| {
-            let primary = map.view(pg).primary;
-            primary.is_some_and(|p| {
-                w.nodes[p.0 as usize]
-                    .pgs
-                    .get(&pg)
-                    .is_some_and(|(_, g)| g.is_clean() && g.is_trimmed() && !g.is_scrubbing())
-            })
-        })
-}
-
-/// The one thing that healing alone does not mend: the newest write of an object, never acknowledged, lies in a block
-/// that rotted, and nowhere else. An operator has to give it up.
-fn is_given_up(w: &World) -> bool {
-    w.rotten.iter().any(|(_, _, oid)| {
-        w.nodes.iter().flat_map(|n| n.pgs.values()).any(|(_, g)| {
-            g.explain().contains("no known copy") && {
-                let lacked = |o: &nacre_proto::ids::ObjectId| o.hash == oid.hash && o.name == oid.name;
-                g.missing().keys().any(lacked)
-            }
-        })
-    })
-}
-
-/// Time for a healed cluster to become quiet.
-const PATIENCE: u64 = 120_000 * MS;
-
-/// More events than any honest run needs.
-const STORM: u64 = 2_000_000;
-
 /// Runs a seed up to the moment its cluster is at rest, before the last judgement.
 pub(crate) fn rest(seed: u64, options: &Options) -> World {
     let mut w = build(seed, options);
@@ -247,63 +212,4 @@ fn heal(w: &mut World) {
         m.pool.size = size;
         m.pool.min_size = min_size;
     });
-}
-
-fn settle(w: &mut World) {
-    let until = w.now + PATIENCE;
-    let mut next = w.now;
-    while w.violations.is_empty() {
-        if w.now >= next {
-            // Quiet must last a moment: a report may be on its way.
-            if is_quiet(w) {
-                let end = w.now + 200 * MS;
-                while w.step(end) {}
-                if is_quiet(w) {
-                    return;
-                }
-            } else if w.now + PATIENCE > until + PATIENCE / 4 && is_given_up(w) {
-                w.seen("only copy of an unacknowledged write rotted");
-                w.given_up = true;
-                return;
-            }
-            next = w.now + 50 * MS;
-        }
-        if !w.step(until) || w.events > STORM {
-            break;
-        }
-    }
-    if w.violations.is_empty() {
-        w.violations.push(stuck(w));
-    }
-}
-
-fn stuck(w: &World) -> String {
-    let mut lines = vec!["healed, but not quiet in time:".to_owned()];
-    for c in &w.clients {
-        lines.extend(c.stuck());
-    }
-    let map = w.maps.last();
-    for pg in map.pgs() {
-        let view = map.view(pg);
-        lines.push(format!("pg {pg} up {:?} acting {:?} map {}", view.up, view.acting, map.epoch));
-        for node in &w.nodes {
-            if let Some((_, g)) = node.pgs.get(&pg) {
-                lines.push(format!(
-                    "  {} running {} map {} {} clean {}: {}",
-                    node.id,
-                    node.running,
-                    node.epoch,
-                    g.state(),
-                    g.is_clean(),
-                    g.explain()
-                ));
-            }
-        }
-    }
-    for node in w.nodes.iter().filter(|n| !n.slots.is_empty()) {
-        let slots: Vec<String> = node.slots.iter().map(ToString::to_string).collect();
-        lines.push(format!("{} slots: {}", node.id, slots.join("; ")));
-    }
-    lines.truncate(100);
-    lines.join("\n")
 }

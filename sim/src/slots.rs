@@ -89,14 +89,4 @@ impl World {
             self.input(osd, pg, Input::Slot { kind, holder, granted });
         }
     }
-
-    /// A slot that is held or asked for when all is clean will never be given back.
-    pub(crate) fn check_slots(&mut self) {
-        let stuck = self
-            .nodes
-            .iter()
-            .filter_map(|n| n.slots.first().map(|s| format!("{}: a slot, {s}, is never given back", n.id)));
-        let stuck: Vec<String> = stuck.collect();
-        self.violations.extend(stuck);
-    }
 }

@@ -21,6 +21,7 @@ use crate::client::watch::Watches;
 use crate::history::History;
 use crate::map::Maps;
 use crate::node::Node;
+use crate::oracle::ledger::{Asked, Ledger};
 use crate::rng::Rng;
 use crate::rot::Rot;
 use crate::scenario::Scenario;
@@ -108,6 +109,8 @@ pub struct World {
     pub clients: Vec<Client>,
     /// What clients saw.
     pub history: History,
+    /// What was promised so far, for the oracle.
+    pub ledger: Ledger,
     /// Watches, and answers to notifies.
     pub watches: Watches,
     /// Bits that rot.
@@ -136,7 +139,7 @@ pub struct World {
     /// One-way cuts.
     pub cuts: BTreeSet<(End, End)>,
     /// Where replies go.
-    ops: BTreeMap<u64, (u32, u64)>,
+    ops: BTreeMap<u64, Asked>,
     next_op: u64,
     /// Since when an osd is silent, as the map service sees it.
     pub silent: BTreeMap<OsdId, u64>,
@@ -172,6 +175,7 @@ impl World {
             nodes,
             clients,
             history: History::default(),
+            ledger: Ledger::default(),
             watches: Watches::default(),
             rot: Rot::new(seed),
             healed: u64::MAX,

@@ -5,6 +5,7 @@ use nacre_pg::op::{ClientOp, OpId, Reply};
 use nacre_proto::ids::{OsdId, PgId};
 
 use super::{End, Event, MS, World, pair};
+use crate::oracle::ledger::{self, Asked};
 
 impl World {
     /// Is the way from one end to the other cut.
@@ -97,7 +98,7 @@ impl World {
     /// Sends an operation of a client to an osd.
     pub fn send_op(&mut self, client: u32, to: OsdId, pg: PgId, mut op: ClientOp) -> u64 {
         self.next_op += 1;
-        self.ops.insert(self.next_op, (client, op.reqid.tid));
+        self.ops.insert(self.next_op, Asked::new(client, pg, &op));
         op.id = OpId(self.next_op);
         let (delay, link) = self.route(End::Client(client), End::Osd(to.0));
         self.after(delay, Event::Op { to, client, link, pg, op: Box::new(op) });
@@ -105,10 +106,14 @@ impl World {
     }
 
     pub(super) fn reply(&mut self, from: OsdId, op: OpId, reply: Reply) {
-        let Some((client, tid)) = self.ops.remove(&op.0) else {
+        let Some(asked) = self.ops.remove(&op.0) else {
             self.violations.push(format!("{from} answered an operation twice"));
             return;
         };
+        if let Reply::Done { outcome, .. } = &reply {
+            ledger::answered(self, from, &asked, outcome);
+        }
+        let Asked { client, tid, .. } = asked;
         let (delay, link) = self.route(End::Osd(from.0), End::Client(client));
         self.after(delay, Event::Reply { client, from, link, tid, sending: op.0, reply: Box::new(reply) });
     }

@@ -11,6 +11,7 @@ use nacre_store::ObjectStore;
 
 use super::{End, Event, MS, World};
 use crate::node::Early;
+use crate::oracle::ledger;
 
 impl World {
     pub(super) fn peer(&mut self, to: OsdId, from: OsdId, pg: PgId, msg: PeerMsg) {
@@ -175,6 +176,9 @@ impl World {
             }
             Output::Moved { from, to, by } => {
                 *self.moves.entry((from, to)).or_default() += 1;
+                if to == "active" {
+                    ledger::serves(self, osd, pg);
+                }
                 self.note(|| format!("{osd} {pg} {from} -> {to} by {by}"));
             }
             Output::Notify { session, cookie, notify, oid, payload } => {

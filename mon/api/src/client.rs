@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nacre_net::identity::Kind;
 use nacre_net::tls::{Expect, TlsClient};
 use nacre_proto::status::{Code, Retry, Status};
+use nacre_proto::v1::{FailureReply, FailureReports, OsdBeacon, OsdBeaconReply};
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -112,6 +113,24 @@ impl MonClient {
         self.ask(|mut stub| {
             let request = request.clone();
             async move { stub.change_quorum(request).await }
+        })
+        .await
+    }
+
+    /// An OSD lives.
+    pub async fn beacon(&self, beacon: OsdBeacon) -> Result<OsdBeaconReply, Status> {
+        self.ask(|mut stub| {
+            let beacon = beacon.clone();
+            async move { stub.beacon(beacon).await }
+        })
+        .await
+    }
+
+    /// An OSD does not reach others.
+    pub async fn report_failures(&self, reports: FailureReports) -> Result<FailureReply, Status> {
+        self.ask(|mut stub| {
+            let reports = reports.clone();
+            async move { stub.report_failures(reports).await }
         })
         .await
     }

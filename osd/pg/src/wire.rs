@@ -95,6 +95,50 @@ impl Ask {
     }
 }
 
+/// Which frame carries what.
+pub mod method {
+    /// A request of a client: [`super::Ask`] in the data, answered by a [`crate::op::Reply`] in the data.
+    pub const ASK: u16 = 1;
+    /// A message between replicas: [`super::Said`] in the data; the answer only says that it was taken.
+    pub const SAY: u16 = 2;
+    /// Are you there. Answered at once by the transport's side, so it says nothing about disks.
+    pub const PING: u16 = 3;
+    /// The objects of a pg: [`super::List`], answered by [`super::Listed`].
+    pub const LIST: u16 = 4;
+}
+
+/// Which objects a pg holds: those after one, in the order of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List {
+    /// The pg.
+    pub pg: PgId,
+    /// The client's map.
+    pub epoch: Epoch,
+    /// Where to go on.
+    pub after: Option<ObjectId>,
+    /// At most so many.
+    pub max: u32,
+}
+codec_struct!(List { pg, epoch, after, max });
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// These; `next` says where to go on, if there may be more.
+    Objects {
+        /// Heads that exist.
+        list: Vec<ObjectId>,
+        /// Ask again with this.
+        next: Option<ObjectId>,
+    },
+    /// Ask the pg's primary by a map of at least this epoch, in a moment.
+    Again {
+        /// The epoch.
+        epoch: Epoch,
+    },
+}
+codec_enum!(Listed { 0 => Objects { list: a, next: b }, 1 => Again { epoch: a } });
+
 /// A message between the replicas of one pg.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {

@@ -1,0 +1,269 @@
+//! The handle on a cluster: identity, the map it follows, a link to each OSD it has spoken to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nacre_maps::map::OsdInfo;
+use nacre_maps::placement::Placement;
+use nacre_maps::{ClusterMap, Increment};
+use nacre_mon_api::{MonClient, v1};
+use nacre_net::conn::{NetMetrics, NoService};
+use nacre_net::identity::gate::LogAudit;
+use nacre_net::identity::{Name, Service};
+use nacre_net::metrics::Registry;
+use nacre_net::node::link::{Backoff, Link};
+use nacre_net::node::{Address, Node, Setup};
+use nacre_net::tls::{self, Credentials, Expect, TlsClient, Trust, files};
+use nacre_proto::ids::{Epoch, OsdId, PgId, PoolId, SessionId};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::error::Error;
+use crate::object::Pool;
+
+/// How a cluster is reached, and how patient this client is.
+#[derive(Debug)]
+pub struct Settings {
+    /// Certificate, key and authorities.
+    identity: files::Stored,
+    /// Where the monitors are.
+    monitors: Vec<String>,
+    /// How long a call may wait for the cluster to be able to answer; none: for ever.
+    pub patience: Option<Duration>,
+}
+
+impl Settings {
+    /// With the identity a folder holds. Patience is 60 seconds.
+    pub fn of_folder(folder: &Path, monitors: impl IntoIterator<Item = String>) -> Result<Settings, Error> {
+        let identity = files::load(folder)?.ok_or_else(|| Error::NoIdentity(folder.display().to_string()))?;
+        let monitors = monitors.into_iter().collect();
+        Ok(Settings { identity, monitors, patience: Some(Duration::from_secs(60)) })
+    }
+}
+
+/// The map, and where it places things.
+#[derive(Debug)]
+pub(crate) struct Chart {
+    pub(crate) map: Arc<ClusterMap>,
+    placement: Placement,
+}
+
+impl Chart {
+    fn first(map: ClusterMap) -> Result<Chart, Error> {
+        let map = Arc::new(map);
+        let placement = Placement::build(Arc::clone(&map)).map_err(|error| Error::Map(error.to_string()))?;
+        Ok(Chart { map, placement })
+    }
+
+    fn next(&self, map: ClusterMap) -> Result<Chart, Error> {
+        let map = Arc::new(map);
+        let placement = self.placement.next(Arc::clone(&map)).map_err(|error| Error::Map(error.to_string()))?;
+        Ok(Chart { map, placement })
+    }
+
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.map.epoch
+    }
+
+    /// The pg of a hash, and who orders its operations.
+    pub(crate) fn of(&self, pool: PoolId, hash: u32) -> Option<(PgId, Option<OsdId>)> {
+        let pg = self.placement.pg_of(pool, hash)?;
+        Some((pg, self.primary(pg)))
+    }
+
+    pub(crate) fn primary(&self, pg: PgId) -> Option<OsdId> {
+        self.placement.pg(pg)?.acting_primary
+    }
+}
+
+/// A cluster. Cheap to clone; its connections end with the last clone.
+#[derive(Clone, Debug)]
+pub struct Cluster(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) node: Arc<Node>,
+    pub(crate) session: SessionId,
+    pub(crate) patience: Option<Duration>,
+    pub(crate) chart: watch::Receiver<Option<Arc<Chart>>>,
+    links: Mutex<BTreeMap<OsdId, Link>>,
+    next_tid: AtomicU64,
+    /// Requests without an answer yet.
+    open: Mutex<BTreeSet<u64>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Cluster({:?}, session {})", self.node, self.session)
+    }
+}
+
+/// Where clients reach an OSD.
+fn address(info: &OsdInfo) -> Option<Address> {
+    let tcp = info.public.first()?;
+    let whole = if info.local_socket.is_empty() { tcp.to_string() } else { format!("{tcp},{}", info.local_socket) };
+    whole.parse().ok()
+}
+
+impl Cluster {
+    /// Connects, and waits for the first map.
+    pub async fn connect(settings: Settings) -> Result<Cluster, Error> {
+        let Settings { identity, monitors, patience } = settings;
+        let authority = identity.authorities.first().cloned().unwrap_or_default();
+        let credentials = Credentials::new(&identity.pair, &authority)?;
+        let trust = Trust::new(credentials.identity().cluster, identity.authorities)?;
+        let grpc = TlsClient::new(trust.clone(), credentials.clone(), tls::ALPN_GRPC)?;
+        // Zero is nobody's session.
+        let session = SessionId(rand::random::<u64>().max(1));
+        let node = Node::new(Setup {
+            credentials,
+            trust,
+            incarnation: session.0,
+            session: session.0,
+            config: nacre_net::conn::Config::default(),
+            budget: None,
+            metrics: NetMetrics::new(&Registry::new("client")),
+            audit: Arc::new(LogAudit),
+            service: Service::Osd,
+            memory: None,
+        })?;
+        let wait = patience.unwrap_or(Duration::from_secs(10));
+        let monitors = Arc::new(MonClient::new(&grpc, monitors, wait));
+        let (to, mut chart) = watch::channel(None);
+        let mut tasks = JoinSet::new();
+        // The first answer says plainly why there is none.
+        monitors.status(false).await?;
+        tasks.spawn(follow(monitors, to));
+        let first = chart.wait_for(Option::is_some);
+        let waited = tokio::time::timeout(wait, first).await.map(|seen| seen.is_ok());
+        if waited != Ok(true) {
+            let last = "the monitors gave no cluster map".to_owned();
+            return Err(Error::TimedOut { what: "connecting".into(), patience: wait, last });
+        }
+        Ok(Cluster(Arc::new(Inner {
+            node,
+            session,
+            patience,
+            chart,
+            links: Mutex::default(),
+            next_tid: AtomicU64::new(1),
+            open: Mutex::default(),
+            tasks: Mutex::new(tasks),
+        })))
+    }
+
+    /// A pool by name. One that was made a moment ago is waited for.
+    pub async fn pool(&self, name: &str) -> Result<Pool, Error> {
+        let mut chart = self.0.chart.clone();
+        let found = |chart: &Option<Arc<Chart>>| chart.as_ref()?.map.pool_named(name).map(|(id, _)| id);
+        let wait = chart.wait_for(|chart| found(chart).is_some());
+        let seen = tokio::time::timeout(Duration::from_secs(1), wait).await;
+        let id = seen.ok().and_then(Result::ok).and_then(|chart| found(&chart));
+        let id = id.ok_or_else(|| Error::NoPool { name: name.to_owned() })?;
+        Ok(Pool::new(self.clone(), id, name))
+    }
+
+    /// The session by which OSDs know this client; what fencing names.
+    pub fn session(&self) -> u64 {
+        self.0.session.0
+    }
+}
+
+impl Inner {
+    /// The newest map. There is one since connecting.
+    pub(crate) fn chart(&self) -> Option<Arc<Chart>> {
+        self.chart.borrow().clone()
+    }
+
+    /// The link to an OSD that is up in this map.
+    pub(crate) fn link(&self, chart: &Chart, osd: OsdId) -> Option<Link> {
+        let to = chart.map.osd_info.get(osd).and_then(|info| address(info))?;
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = links.get(&osd) {
+            link.move_to(to);
+            return Some(link.clone());
+        }
+        let backoff = Backoff { longest: Duration::from_millis(500), ..Backoff::default() };
+        let expect = Expect::Name(Name::osd(osd));
+        let (link, task) = Link::new(Arc::clone(&self.node), to, expect, 0, backoff, || NoService);
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task.run());
+        links.insert(osd, link.clone());
+        Some(link)
+    }
+
+    /// A number for a request, and that below which every request was answered.
+    pub(crate) fn begin(&self) -> u64 {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let tid = self.next_tid.fetch_add(1, Ordering::Relaxed);
+        open.insert(tid);
+        tid
+    }
+
+    pub(crate) fn acked_below(&self) -> u64 {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.first().copied().unwrap_or_else(|| self.next_tid.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn end(&self, tid: u64) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&tid);
+    }
+}
+
+/// Keeps the newest map in `to`, until nobody looks.
+async fn follow(monitors: Arc<MonClient>, to: watch::Sender<Option<Arc<Chart>>>) {
+    let mut newest: Option<Arc<Chart>> = None;
+    loop {
+        let have = newest.as_ref().map(|chart| chart.epoch().0).unwrap_or_default();
+        match monitors.subscribe(have).await {
+            Ok(mut updates) => {
+                while let Ok(Some(update)) = updates.message().await {
+                    match taken(newest.as_deref(), update) {
+                        Ok(Some(chart)) => {
+                            let chart = Arc::new(chart);
+                            newest = Some(Arc::clone(&chart));
+                            if to.send(Some(chart)).is_err() {
+                                return;
+                            }
+                        }
+                        Ok(None) => {}
+                        Err(error) => {
+                            tracing::warn!(%error, "an update of the map does not fit; the whole map is fetched");
+                            newest = None;
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "no monitor gives maps"),
+        }
+        if to.is_closed() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn taken(newest: Option<&Chart>, update: v1::MapUpdate) -> Result<Option<Chart>, Error> {
+    let bad = |error: &dyn std::fmt::Display| Error::Map(error.to_string());
+    match (update.update, newest) {
+        (Some(v1::map_update::Update::Full(bytes)), newest) => {
+            let map = ClusterMap::decode(&bytes).map_err(|error| bad(&error))?;
+            if newest.is_some_and(|newest| map.epoch <= newest.epoch()) {
+                return Ok(None);
+            }
+            Chart::first(map).map(Some)
+        }
+        (Some(v1::map_update::Update::Increment(bytes)), Some(newest)) => {
+            let increment = Increment::decode(&bytes).map_err(|error| bad(&error))?;
+            if increment.epoch <= newest.epoch() {
+                return Ok(None);
+            }
+            newest.next(newest.map.apply(&increment).map_err(|error| bad(&error))?).map(Some)
+        }
+        (Some(v1::map_update::Update::Increment(_)), None) => Err(Error::Map("a change came before a map".into())),
+        (None, _) => Ok(None),
+    }
+}

@@ -1,0 +1,33 @@
+//! The client library: a cluster, its pools, their objects.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), nacre_client::Error> {
+//! use nacre_client::{Cluster, Settings};
+//! let cluster = Cluster::connect(Settings::of_folder("tls".as_ref(), ["127.0.0.1:7100".to_owned()])?).await?;
+//! let pool = cluster.pool("rbd").await?;
+//! pool.object("greeting").write_full("hello").await?;
+//! assert_eq!(&pool.object("greeting").read(0, 100).await?[..], b"hello");
+//! # Ok(()) }
+//! ```
+//!
+//! What it promises: a vector of operations takes effect on its object all or not at all, and once, however often
+//! connections end, OSDs die and maps change before its answer is here. It waits for as long as [`Settings::patience`]
+//! says, which may be for ever.
+//!
+//! - `cluster`: the handle; the map it follows; connections.
+//! - `call`: the way of one request until its answer.
+//! - `object`: pools and objects, as a user writes them.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod call;
+mod cluster;
+mod error;
+mod object;
+
+pub use cluster::{Cluster, Settings};
+pub use error::Error;
+pub use nacre_pg::op::{Compare, Op, OpError, OpResult};
+pub use nacre_proto::ids::{PgId, PoolId, Version};
+pub use object::{Done, Listing, Object, Pool, Stat};

@@ -1,0 +1,226 @@
+//! Carries messages to the other OSDs, one link each, and knows who answers.
+//!
+//! What a group relies on: over one connection everything arrives, in order; when a connection ends, whoever may have
+//! lost messages is told before anything later is sent or handed over. So after each connection the courier throws away
+//! what was queued until the shard has put a [`Item::Mark`] behind the point at which its groups were told.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use nacre_maps::map::OsdInfo;
+use nacre_net::conn::{CallError, End, NoService, Peer, Request};
+use nacre_net::frame::Priority;
+use nacre_net::identity::Name;
+use nacre_net::node::link::{Backoff, Link, State};
+use nacre_net::node::{Address, Node};
+use nacre_net::tls::Expect;
+use nacre_pg::wire::method;
+use nacre_proto::ids::{Incarnation, OsdId};
+use tokio::sync::mpsc;
+
+use crate::shard::Event;
+use crate::sight::Sight;
+
+/// How often a peer is asked whether it lives.
+const BEAT: Duration = Duration::from_millis(300);
+/// How long an answer may take before the peer counts as silent since it was asked.
+const ANSWER: Duration = Duration::from_millis(900);
+
+/// What waits for a peer.
+enum Item {
+    /// A message.
+    Say(Bytes),
+    /// Groups were told of the connection with this number: what follows belongs to it.
+    Mark(u64),
+}
+
+/// How a peer stands.
+#[derive(Clone, Copy, Debug)]
+struct Sign {
+    run: Incarnation,
+    heard: Instant,
+    refused: bool,
+}
+
+/// A peer that does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silent {
+    /// Who.
+    pub osd: OsdId,
+    /// Which run of it.
+    pub run: Incarnation,
+    /// For how long.
+    pub silent: Duration,
+    /// Its host says that no such process listens.
+    pub refused: bool,
+}
+
+struct Way {
+    link: Link,
+    queue: mpsc::UnboundedSender<Item>,
+    _tasks: tokio::task::JoinSet<()>,
+}
+
+/// All couriers of a daemon.
+pub struct Couriers {
+    me: OsdId,
+    node: Arc<Node>,
+    events: Sender<Event>,
+    ways: Mutex<BTreeMap<OsdId, Way>>,
+    signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>,
+}
+
+/// Where other OSDs reach this one.
+fn address(info: &OsdInfo) -> Option<Address> {
+    let tcp: &SocketAddr = info.cluster.first()?;
+    let whole = if info.local_socket.is_empty() { tcp.to_string() } else { format!("{tcp},{}", info.local_socket) };
+    whole.parse().ok()
+}
+
+impl Couriers {
+    /// To nobody yet.
+    pub fn new(me: OsdId, node: Arc<Node>, events: Sender<Event>) -> Arc<Couriers> {
+        Arc::new(Couriers { me, node, events, ways: Mutex::default(), signs: Arc::default() })
+    }
+
+    /// A new map: ways to whoever is up in it. Call it within the runtime.
+    pub fn follow(&self, sight: &Sight) {
+        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
+        ways.retain(|osd, _| sight.map.osds.contains(*osd));
+        for (osd, state) in sight.map.osds.iter().filter(|(osd, _)| *osd != self.me) {
+            if !state.is_up() {
+                signs.remove(&osd);
+                continue;
+            }
+            let Some(to) = sight.map.osd_info.get(osd).and_then(|info| address(info)) else { continue };
+            match ways.get(&osd) {
+                Some(way) => way.link.move_to(to),
+                None => drop(ways.insert(osd, self.open(osd, to))),
+            }
+            let fresh = Sign { run: state.incarnation, heard: Instant::now(), refused: false };
+            let sign = signs.entry(osd).or_insert(fresh);
+            if sign.run != state.incarnation {
+                *sign = fresh;
+            }
+        }
+    }
+
+    fn open(&self, osd: OsdId, to: Address) -> Way {
+        let expect = Expect::Name(Name::osd(osd));
+        let backoff = Backoff { longest: Duration::from_millis(500), ..Backoff::default() };
+        let (link, task) = Link::new(Arc::clone(&self.node), to, expect, 0, backoff, || NoService);
+        let (queue, items) = mpsc::unbounded_channel();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(task.run());
+        tasks.spawn(deliver(osd, link.clone(), items, self.events.clone()));
+        tasks.spawn(beat(osd, link.clone(), Arc::clone(&self.signs)));
+        Way { link, queue, _tasks: tasks }
+    }
+
+    fn put(&self, to: OsdId, item: Item) {
+        let ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(way) = ways.get(&to) {
+            // Its task is gone only with the way.
+            let _ = way.queue.send(item);
+        }
+    }
+
+    /// Says something to an OSD; it is lost, and the groups are told, if there is no connection.
+    pub fn say(&self, to: OsdId, said: Bytes) {
+        self.put(to, Item::Say(said));
+    }
+
+    /// Groups were told of a connection: what comes now may go over it.
+    pub fn mark(&self, to: OsdId, connection: u64) {
+        self.put(to, Item::Mark(connection));
+    }
+
+    /// Who has not answered for at least so long.
+    pub fn silent(&self, least: Duration) -> Vec<Silent> {
+        let signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent = |(osd, sign): (&OsdId, &Sign)| {
+            let silent = sign.heard.elapsed();
+            let counts = sign.refused || silent >= least;
+            counts.then_some(Silent { osd: *osd, run: sign.run, silent, refused: sign.refused })
+        };
+        signs.iter().filter_map(silent).collect()
+    }
+}
+
+async fn deliver(osd: OsdId, link: Link, mut items: mpsc::UnboundedReceiver<Item>, events: Sender<Event>) {
+    let mut connection = 0;
+    loop {
+        let Ok(peer) = link.peer().await else { return };
+        connection += 1;
+        if events.send(Event::Reset(osd, Some(connection))).is_err() {
+            return;
+        }
+        // What was queued before the groups were told belongs to no connection.
+        loop {
+            match items.recv().await {
+                None => return,
+                Some(Item::Mark(told)) if told == connection => break,
+                Some(_) => {}
+            }
+        }
+        loop {
+            let item = tokio::select! {
+                biased;
+                _end = peer.over_with() => break,
+                item = items.recv() => item,
+            };
+            match item {
+                None => return,
+                Some(Item::Mark(_)) => {}
+                Some(Item::Say(said)) => {
+                    if send(&peer, said).await.is_err() {
+                        // Whatever the reason, it did not arrive: only a new connection can follow.
+                        peer.close("a message could not be sent");
+                        break;
+                    }
+                }
+            }
+        }
+        peer.over_with().await;
+    }
+}
+
+/// Sends without waiting for the answer, except while the peer's window is full.
+async fn send(peer: &Peer, said: Bytes) -> Result<(), CallError> {
+    let request = Request::new(method::SAY, Bytes::new()).with_data(said);
+    match peer.start(request.clone()) {
+        Ok(_taken) => Ok(()),
+        Err(CallError::Full) => peer.call(request).await.map(drop),
+        Err(error) => Err(error),
+    }
+}
+
+async fn beat(osd: OsdId, link: Link, signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>) {
+    loop {
+        let asked = Instant::now();
+        let (alive, refused) = match link.state() {
+            State::Up(peer) => {
+                let ping = Request::new(method::PING, Bytes::new()).at(Priority::High);
+                (peer.call_within(ping, ANSWER).await.is_ok(), false)
+            }
+            State::Down { last, .. } => (false, last.is_some_and(|end| is_refused(&end))),
+            State::Closed => return,
+        };
+        if let Some(sign) = signs.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&osd) {
+            if alive {
+                sign.heard = asked;
+            }
+            sign.refused = refused;
+        }
+        tokio::time::sleep(BEAT.saturating_sub(asked.elapsed())).await;
+    }
+}
+
+fn is_refused(end: &End) -> bool {
+    matches!(end, End::Connect { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused)
+}

@@ -1,0 +1,18 @@
+//! The OSD daemon: one process that keeps the placement groups the cluster map gives it.
+//!
+//! - [`sight`]: the cluster map as groups see it, and the history of maps they have to follow.
+//! - [`shard`]: the thread that owns groups and steps them.
+//! - [`reads`]: what groups read, as calls on the store.
+//!
+//! What decides stands elsewhere: groups in `nacre-pg`, bytes on disk in `nacre-store`, the map in `nacre-maps`, frames
+//! in `nacre-net`. This crate only carries things between them.
+
+#![forbid(unsafe_code)]
+
+pub mod courier;
+pub mod daemon;
+pub mod maplog;
+pub mod reads;
+pub mod service;
+pub mod shard;
+pub mod sight;

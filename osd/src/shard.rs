@@ -1,0 +1,523 @@
+//! A shard: one thread that owns placement groups outright. Events come in through one queue; what the groups ask for
+//! goes to the store, to the peers' couriers, to the monitors' desk, or back to the client that waits.
+//!
+//! Invariants:
+//! - a group is stepped by this thread alone, its outputs are carried out in order before its next step;
+//! - maps reach every group in order and without gaps;
+//! - a message or request made under a newer map waits until that map has come;
+//! - an answer of an older core (a group that was removed and made again) is recognised by its number and dropped.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use nacre_net::conn::Responder;
+use nacre_pg::io::{Input, Order, Output, ReadItem, ReadValue, Report, Request, Step, Time, TimerId, TxnId};
+use nacre_pg::object::{ObjectInfo, is_temp};
+use nacre_pg::op::{OpId, Reply};
+use nacre_pg::state::{Config, History as PgHistory};
+use nacre_pg::view::{PastIntervals, View};
+use nacre_pg::wire::{self, Ask, List, Listed, Said};
+use nacre_pg::{PlacementGroup, Stored};
+use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SnapId, Version};
+use nacre_proto::status::{Code, Status};
+use nacre_proto::txn::{Transaction, TxnOp};
+use nacre_store::{ObjectStore, StoreError};
+
+use crate::reads;
+use crate::sight::{History, Sight};
+
+/// What can happen to a shard.
+#[derive(Debug)]
+pub enum Event {
+    /// The next map.
+    Sight(Arc<Sight>),
+    /// A replica speaks.
+    Said(OsdId, Said),
+    /// Messages from or to a replica may have been lost. With the number of the new connection to it, if there is one:
+    /// what is said from now on goes over that.
+    Reset(OsdId, Option<u64>),
+    /// A client asks.
+    Ask(Ask, Responder),
+    /// A client lists.
+    List(List, Responder),
+    /// A transaction is durable, or can never be.
+    Committed(PgId, u64, TxnId, Result<(), StoreError>),
+    /// An operator orders.
+    Order(PgId, Order),
+    /// How the groups are is wanted: see [`Reports`].
+    Report,
+    /// The daemon ends.
+    Stop,
+}
+
+/// What groups want from beyond their store and their clients. The daemon's side of a shard.
+pub trait Outside: Send {
+    /// Say this to another OSD.
+    fn say(&self, to: OsdId, said: Bytes);
+    /// Groups are being told that messages were lost: what is said from now on goes over this connection.
+    fn mark(&self, to: OsdId, connection: u64);
+    /// Ask the monitors, on behalf of a group in the interval that began at this epoch.
+    fn ask(&self, pg: PgId, interval: Epoch, what: Request);
+    /// The store failed: nothing can be promised any more.
+    fn broken(&self, why: String);
+}
+
+/// How the groups are, for beacons and for operators. Filled by shards, read by anyone.
+pub type Reports = Arc<Mutex<BTreeMap<PgId, Report>>>;
+
+/// See the module.
+pub struct Shard<O> {
+    me: OsdId,
+    cfg: Arc<Config>,
+    store: Arc<dyn ObjectStore>,
+    outside: O,
+    events: Sender<Event>,
+    reports: Reports,
+    maps: History,
+    groups: BTreeMap<PgId, (u64, PlacementGroup)>,
+    next_core: u64,
+    /// Removed here, but not durably yet: the core and the transaction that end it.
+    leaving: BTreeMap<PgId, (u64, TxnId)>,
+    /// The last transaction of each group.
+    submitted: BTreeMap<PgId, TxnId>,
+    early: VecDeque<(Epoch, Event)>,
+    waiting: BTreeMap<OpId, Responder>,
+    next_op: u64,
+    timers: BinaryHeap<Reverse<(Time, PgId, u64, u64)>>,
+    /// What the timers in the heap are for, by their number.
+    armed: HashMap<u64, TimerId>,
+    next_timer: u64,
+    work: VecDeque<(PgId, u64, Input)>,
+    started: Instant,
+}
+
+impl<O: Outside> Shard<O> {
+    /// With all groups of the store, brought up to the newest map. Maps in which this OSD's run had not begun give
+    /// them no role.
+    pub fn load(
+        me: OsdId,
+        cfg: Config,
+        store: Arc<dyn ObjectStore>,
+        maps: History,
+        outside: O,
+        events: Sender<Event>,
+        reports: Reports,
+    ) -> Result<Shard<O>, String> {
+        let mut shard = Shard {
+            me,
+            cfg: Arc::new(cfg),
+            store,
+            outside,
+            events,
+            reports,
+            maps,
+            groups: BTreeMap::new(),
+            next_core: 0,
+            leaving: BTreeMap::new(),
+            submitted: BTreeMap::new(),
+            early: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            next_op: 0,
+            timers: BinaryHeap::new(),
+            armed: HashMap::new(),
+            next_timer: 0,
+            work: VecDeque::new(),
+            started: Instant::now(),
+        };
+        shard.load_groups()?;
+        Ok(shard)
+    }
+
+    /// Runs until told to stop.
+    pub fn run(mut self, events: &Receiver<Event>) {
+        loop {
+            let event = match self.next_timer() {
+                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(at) => events.recv_timeout(Duration::from_nanos(at.0.saturating_sub(self.now().0))),
+            };
+            match event {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(event) => self.take(event),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.ring();
+            self.drain();
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn next_timer(&self) -> Option<Time> {
+        self.timers.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    fn ring(&mut self) {
+        let now = self.now();
+        while self.next_timer().is_some_and(|at| at <= now) {
+            let Some(Reverse((_, pg, core, number))) = self.timers.pop() else { return };
+            if let Some(id) = self.armed.remove(&number) {
+                self.work.push_back((pg, core, Input::Timer(id)));
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Sight(sight) => self.on_sight(sight),
+            Event::Said(from, said) => self.on_said(from, said),
+            Event::Reset(osd, connection) => {
+                if let Some(connection) = connection {
+                    self.outside.mark(osd, connection);
+                }
+                let groups: Vec<(PgId, u64)> = self.groups.iter().map(|(pg, (core, _))| (*pg, *core)).collect();
+                for (pg, core) in groups {
+                    self.work.push_back((pg, core, Input::PeerReset { osd }));
+                }
+            }
+            Event::Ask(ask, responder) => self.on_ask(ask, responder),
+            Event::List(list, responder) => self.on_list(list, responder),
+            Event::Committed(pg, core, txn, Ok(())) => {
+                if self.leaving.get(&pg) == Some(&(core, txn)) {
+                    self.leaving.remove(&pg);
+                    self.submitted.remove(&pg);
+                    self.make_groups();
+                    self.take_early();
+                } else {
+                    self.work.push_back((pg, core, Input::Committed(txn)));
+                }
+            }
+            Event::Committed(_, _, _, Err(error)) => self.outside.broken(error.to_string()),
+            Event::Order(pg, order) => {
+                if let Some((core, _)) = self.groups.get(&pg) {
+                    self.work.push_back((pg, *core, Input::Order(order)));
+                }
+            }
+            Event::Report => {
+                let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+                *reports = self.groups.iter().map(|(pg, (_, group))| (*pg, group.report())).collect();
+            }
+            Event::Stop => {}
+        }
+    }
+
+    /// Steps groups until nobody has anything to do.
+    fn drain(&mut self) {
+        let mut out = Vec::new();
+        while let Some((pg, core, input)) = self.work.pop_front() {
+            let now = self.now();
+            let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+            let Some((_, group)) = self.groups.get_mut(&pg).filter(|(number, _)| *number == core) else { continue };
+            group.step(&mut Step { now, wall_ms, out: &mut out }, input);
+            let interval = group.info().interval;
+            for output in out.drain(..) {
+                self.carry_out(pg, core, interval, output);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, pg: PgId, core: u64, interval: Epoch, output: Output) {
+        match output {
+            Output::Send { to, msg } => self.outside.say(to, wire::encode(&Said { pg, msg })),
+            Output::Submit { id, txn } => {
+                self.submit(pg, core, id, txn);
+            }
+            Output::Read { id, oid, items } => {
+                let result = reads::read(&*self.store, pg, oid.as_ref(), &items);
+                self.work.push_back((pg, core, Input::ReadDone { id, result }));
+            }
+            Output::Reply { op, reply } => self.answer(op, &reply),
+            Output::Ask(Request::Slot { kind, holder, .. }) => {
+                // Recovery is bounded per group; slots per OSD are given to whoever asks.
+                self.work.push_back((pg, core, Input::Slot { kind, holder, granted: true }));
+            }
+            Output::Ask(Request::Release { .. }) => {}
+            Output::Ask(what) => self.outside.ask(pg, interval, what),
+            Output::Arm { id, at } => {
+                let number = self.next_timer;
+                self.next_timer += 1;
+                self.armed.insert(number, id);
+                self.timers.push(Reverse((at, pg, core, number)));
+            }
+            Output::Report(report) => {
+                self.reports.lock().unwrap_or_else(PoisonError::into_inner).insert(pg, *report);
+            }
+            Output::Born(child) => {
+                let (child, number) = (*child, self.number());
+                let id = child.id();
+                self.groups.insert(id, (number, child));
+                if let Some(view) = self.maps.last().and_then(|sight| sight.view(id)) {
+                    self.work.push_back((id, number, Input::Map(view)));
+                }
+            }
+            Output::Gone => {
+                let last = self.submitted.get(&pg).copied().unwrap_or(TxnId(0));
+                self.leaving.insert(pg, (core, last));
+                self.gone(pg);
+            }
+            Output::Moved { from, to, by } => tracing::debug!(%pg, from, to, by, "moved"),
+            Output::Notify { .. } => {}
+        }
+    }
+
+    fn submit(&mut self, pg: PgId, core: u64, id: TxnId, txn: Transaction) {
+        self.submitted.insert(pg, id);
+        let events = self.events.clone();
+        let done = Box::new(move |result| {
+            // The shard is gone only when the daemon ends.
+            let _ = events.send(Event::Committed(pg, core, id, result));
+        });
+        if let Err(error) = self.store.submit(txn, done) {
+            self.outside.broken(format!("pg {pg}: {error}"));
+        }
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_core += 1;
+        self.next_core
+    }
+
+    fn gone(&mut self, pg: PgId) {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).remove(&pg);
+        self.groups.remove(&pg);
+    }
+
+    fn answer(&mut self, op: OpId, reply: &Reply) {
+        if let Some(responder) = self.waiting.remove(&op) {
+            responder.ok(Bytes::new(), wire::encode(reply), None);
+        }
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.maps.last().map(|sight| sight.epoch()).unwrap_or_default()
+    }
+
+    fn on_ask(&mut self, ask: Ask, responder: Responder) {
+        if ask.epoch > self.epoch() {
+            self.early.push_back((ask.epoch, Event::Ask(ask, responder)));
+            return;
+        }
+        let id = OpId(self.next_op);
+        self.next_op += 1;
+        let (pg, op) = ask.into_op(id);
+        match self.groups.get(&pg) {
+            Some((core, _)) => {
+                self.waiting.insert(id, responder);
+                self.work.push_back((pg, *core, Input::Op(op)));
+            }
+            None => responder.ok(Bytes::new(), wire::encode(&Reply::Again { epoch: self.epoch() }), None),
+        }
+    }
+
+    fn on_list(&mut self, list: List, responder: Responder) {
+        if list.epoch > self.epoch() {
+            self.early.push_back((list.epoch, Event::List(list, responder)));
+            return;
+        }
+        let serves = self.groups.get(&list.pg).filter(|(_, group)| group.state() == "active");
+        let Some((_, group)) = serves else {
+            return responder.ok(Bytes::new(), wire::encode(&Listed::Again { epoch: self.epoch() }), None);
+        };
+        match listed(&*self.store, group, &list) {
+            Ok(answer) => responder.ok(Bytes::new(), wire::encode(&answer), None),
+            Err(error) => responder.fail(&Status::new(Code::Corrupt, format!("pg {}: {error}", list.pg))),
+        }
+    }
+
+    fn on_said(&mut self, from: OsdId, said: Said) {
+        let (pg, epoch) = (said.pg, said.msg.epoch);
+        if epoch > self.epoch() {
+            self.early.push_back((epoch, Event::Said(from, said)));
+            return;
+        }
+        if let Some((core, _)) = self.groups.get(&pg) {
+            self.work.push_back((pg, *core, Input::Peer { from, msg: said.msg }));
+            return;
+        }
+        if self.leaving.contains_key(&pg) {
+            // The old copy's removal is not durable yet. Whoever needs us asks again: its connection tells it to.
+            self.early.push_back((epoch, Event::Said(from, said)));
+            return;
+        }
+        let Some((history, past)) = said.msg.body.creates() else { return };
+        let Some(view) = self.unbroken(pg, said.msg.interval) else { return };
+        let number = self.number();
+        let group = PlacementGroup::create(pg, self.me, Arc::clone(&self.cfg), Arc::clone(&view), said.msg.interval);
+        self.groups.insert(pg, (number, group.with_history(history, past)));
+        self.work.push_back((pg, number, Input::Map(view)));
+        self.work.push_back((pg, number, Input::Peer { from, msg: said.msg }));
+    }
+
+    /// The present view, if the interval that began at `interval` still stands.
+    fn unbroken(&self, pg: PgId, interval: Epoch) -> Option<Arc<View>> {
+        let now = self.maps.last()?.view(pg)?;
+        if interval > now.epoch {
+            return None;
+        }
+        let mut before: Option<Arc<View>> = None;
+        for epoch in interval.0..=now.epoch.0 {
+            let view = self.maps.get(Epoch(epoch))?.view(pg)?;
+            if before.is_some_and(|before| !before.same_interval(&view)) {
+                return None;
+            }
+            before = Some(view);
+        }
+        Some(now)
+    }
+
+    fn on_sight(&mut self, sight: Arc<Sight>) {
+        // What is under way was asked under older maps.
+        self.drain();
+        self.feed(&sight);
+        self.drain();
+        self.maps.push(sight);
+        self.make_groups();
+        self.drain();
+        self.take_early();
+        let epoch = self.epoch();
+        let needed = self.groups.values().map(|(_, group)| group.info().interval).min().unwrap_or(epoch);
+        // Pools are made from their first epoch on; some history also serves messages that are late.
+        self.maps.forget_before(Epoch(needed.0.min(epoch.0.saturating_sub(KEEP))));
+    }
+
+    /// Takes what waited for a map that is here now.
+    fn take_early(&mut self) {
+        let epoch = self.epoch();
+        let (ready, rest): (VecDeque<_>, _) =
+            std::mem::take(&mut self.early).into_iter().partition(|(wants, _)| *wants <= epoch);
+        self.early = rest;
+        for (_, event) in ready {
+            self.take(event);
+        }
+    }
+
+    /// Gives a map to every group.
+    fn feed(&mut self, sight: &Arc<Sight>) {
+        let groups: Vec<(PgId, u64)> = self.groups.iter().map(|(pg, (core, _))| (*pg, *core)).collect();
+        for (pg, core) in groups {
+            match sight.view(pg) {
+                Some(view) => self.work.push_back((pg, core, Input::Map(view))),
+                None => self.remove(pg),
+            }
+        }
+    }
+
+    /// The pool is gone, and with it the group.
+    fn remove(&mut self, pg: PgId) {
+        self.gone(pg);
+        let number = self.number();
+        self.leaving.insert(pg, (number, TxnId(0)));
+        self.submit(pg, number, TxnId(0), Transaction { pg, ops: vec![TxnOp::RemoveCollection] });
+    }
+
+    /// Makes the groups that this OSD leads and that nobody has held yet: all that happened since the pool was made is
+    /// followed through the maps. If these no longer reach back so far, whoever holds the group tells us.
+    fn make_groups(&mut self) {
+        let Some(last) = self.maps.last().cloned() else { return };
+        let missing: Vec<PgId> =
+            last.led_by(self.me).filter(|pg| !self.groups.contains_key(pg) && !self.leaving.contains_key(pg)).collect();
+        for pg in missing {
+            let Some(made) = last.map.pools.get(&pg.pool).map(|pool| pool.created_in) else { continue };
+            let Some((view, interval, past)) = self.followed(pg, made) else { continue };
+            let number = self.number();
+            let group = PlacementGroup::create(pg, self.me, Arc::clone(&self.cfg), Arc::clone(&view), interval);
+            let history = PgHistory { created: made, ..PgHistory::default() };
+            self.groups.insert(pg, (number, group.with_history(&history, &past)));
+            self.work.push_back((pg, number, Input::Map(view)));
+        }
+    }
+
+    /// The present view of a group, where its interval began, and the intervals before it since an epoch.
+    fn followed(&self, pg: PgId, since: Epoch) -> Option<(Arc<View>, Epoch, PastIntervals)> {
+        let mut past = PastIntervals::default();
+        let mut before = self.maps.get(since)?.view(pg)?;
+        let mut interval = since;
+        for epoch in since.0 + 1..=self.epoch().0 {
+            let view = self.maps.get(Epoch(epoch))?.view(pg)?;
+            if !before.same_interval(&view) {
+                past.close(interval, &before);
+                interval = view.epoch;
+            }
+            before = view;
+        }
+        Some((before, interval, past))
+    }
+
+    fn load_groups(&mut self) -> Result<(), String> {
+        let floor = self.epoch();
+        let now = self.now();
+        for pg in self.store.collections().map_err(|error| error.to_string())? {
+            let failed = |error: &dyn std::fmt::Display| format!("pg {pg}: {error}");
+            if self.maps.last().is_some_and(|sight| sight.view(pg).is_none()) {
+                self.remove(pg);
+                continue;
+            }
+            let stored = stored(&*self.store, pg).map_err(|error| failed(&error))?;
+            let epoch = PlacementGroup::stored_epoch(&stored).map_err(|error| failed(&error))?;
+            let view = self.maps.get(epoch).and_then(|sight| sight.view(pg)).ok_or_else(|| {
+                failed(&format_args!("followed the maps up to {}, which is no longer among those kept here", epoch.0))
+            })?;
+            let group = PlacementGroup::load(&stored, self.me, Arc::clone(&self.cfg), view, floor, now)
+                .map_err(|error| failed(&error))?;
+            let number = self.number();
+            self.groups.insert(pg, (number, group));
+            for epoch in epoch.0 + 1..=floor.0 {
+                if let Some(view) = self.maps.get(Epoch(epoch)).and_then(|sight| sight.view(pg)) {
+                    self.work.push_back((pg, number, Input::Map(view)));
+                }
+            }
+        }
+        self.drain();
+        Ok(())
+    }
+}
+
+/// Maps kept beyond those that groups need.
+const KEEP: u64 = 500;
+
+/// The oldest epoch a stored group still has to follow, if there is a group.
+pub fn oldest_epoch(store: &dyn ObjectStore) -> Result<Option<Epoch>, String> {
+    let mut oldest = None;
+    for pg in store.collections().map_err(|error| error.to_string())? {
+        let stored = stored(store, pg).map_err(|error| format!("pg {pg}: {error}"))?;
+        let epoch = PlacementGroup::stored_epoch(&stored).map_err(|error| format!("pg {pg}: {error}"))?;
+        oldest = Some(oldest.map_or(epoch, |oldest: Epoch| oldest.min(epoch)));
+    }
+    Ok(oldest)
+}
+
+fn stored(store: &dyn ObjectStore, pg: PgId) -> Result<Stored, StoreError> {
+    let log = store.log(pg, Version::default(), usize::MAX)?;
+    Ok(Stored { meta: store.meta_list(pg)?, log: log.into_iter().map(|(_, entry)| entry).collect() })
+}
+
+/// A page of a group's objects: what the store lists, and what is known to be missing there.
+fn listed(store: &dyn ObjectStore, group: &PlacementGroup, list: &List) -> Result<Listed, StoreError> {
+    let max = list.max.clamp(1, 1000);
+    let items = [ReadItem::List { after: list.after.clone(), max }];
+    let Ok(values) = reads::read(store, list.pg, None, &items) else {
+        return Ok(Listed::Again { epoch: group.epoch() });
+    };
+    let Some(ReadValue::List(page, more)) = values.into_iter().next() else {
+        return Ok(Listed::Again { epoch: group.epoch() });
+    };
+    let next = more.then(|| page.last().map(|(oid, _)| oid.clone())).flatten();
+    let is_head = |oid: &ObjectId| oid.snap == SnapId::HEAD && !is_temp(oid);
+    let exists = |info: &Bytes| {
+        nacre_pg::format::open::<ObjectInfo>(nacre_pg::format::Kind::Object, info).is_ok_and(|info| !info.whiteout)
+    };
+    let mut found: Vec<ObjectId> =
+        page.iter().filter(|(oid, info)| is_head(oid) && exists(info)).map(|(oid, _)| oid.clone()).collect();
+    let within = |oid: &ObjectId| {
+        list.after.as_ref().is_none_or(|after| oid > after) && next.as_ref().is_none_or(|next| oid <= next)
+    };
+    found.extend(group.missing().keys().filter(|oid| is_head(oid) && within(oid)).cloned());
+    found.sort();
+    found.dedup();
+    Ok(Listed::Objects { list: found, next })
+}

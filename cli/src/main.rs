@@ -11,6 +11,8 @@ mod crush;
 mod daemon;
 mod local;
 mod monitors;
+mod object;
+mod osds;
 mod output;
 #[cfg(test)]
 mod reference;
@@ -64,6 +66,7 @@ enum Noun {
     Mon(monitors::Mon),
     Osd(monitors::Osd),
     Pool(monitors::Pool),
+    Object(object::Noun),
     Config(monitors::Config),
     Log(monitors::Log),
     Watch(monitors::Watch),
@@ -86,6 +89,7 @@ impl Run for Noun {
             Noun::Mon(noun) => noun.run(out),
             Noun::Osd(noun) => noun.run(out),
             Noun::Pool(noun) => noun.run(out),
+            Noun::Object(noun) => noun.run(out),
             Noun::Config(noun) => noun.run(out),
             Noun::Log(verb) => verb.run(out),
             Noun::Watch(verb) => verb.run(out),

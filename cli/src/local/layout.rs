@@ -32,6 +32,11 @@ impl Layout {
         self.daemon(name).join("mon.toml")
     }
 
+    /// An OSD's configuration.
+    pub(crate) fn osd_config(&self, name: &str) -> PathBuf {
+        self.daemon(name).join("osd.toml")
+    }
+
     /// A daemon's log.
     pub(crate) fn log(&self, name: &str) -> PathBuf {
         self.0.join("log").join(format!("{name}.log"))

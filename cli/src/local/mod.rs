@@ -35,6 +35,13 @@ pub(crate) fn stopped(config: &ConfigArg) -> anyhow::Result<(Layout, Vec<provisi
     Ok((layout, provision::monitors(&loaded.cluster)?))
 }
 
+/// The folder of the administrator's identity, and where the monitors are.
+pub(crate) fn monitors_of(config: &ConfigArg) -> anyhow::Result<(PathBuf, Vec<String>)> {
+    let loaded = crate::cluster::load(&config.config)?;
+    let monitors = provision::monitors(&loaded.cluster)?.iter().map(|monitor| monitor.address.to_string()).collect();
+    Ok((Layout(loaded.cluster.data.value.clone()).admin(), monitors))
+}
+
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ConfigArg {
     /// The file that describes the cluster.

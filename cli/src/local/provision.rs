@@ -1,6 +1,7 @@
 //! What a cluster is born with: its id, its authority, an identity for each monitor and the administrator, each
 //! monitor's configuration and the first quorum. Done once; what is there is kept.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,11 +10,16 @@ use anyhow::{Context, bail};
 use nacre_mon::daemon::{Bootstrap, BootstrapMember};
 use nacre_net::identity::{Authority, Caps, ClusterId, Grant, Kind, Name, UnixTime};
 use nacre_net::tls::files;
-use nacre_proto::ids::MonId;
+use nacre_proto::ids::{MonId, OsdId, Uuid};
+use nacre_store::{DiskStore, FormatOptions};
 use serde::Serialize;
 
 use super::layout::{Layout, write_whole};
-use crate::cluster::schema::Cluster;
+use super::supervisor::Spec;
+use crate::cluster::schema::{Cluster, Osd};
+
+/// The journal of a store of the local cluster: enough for seconds of writes, small beside its space.
+const JOURNAL: u64 = 128 << 20;
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -61,6 +67,99 @@ pub(crate) fn monitors(cluster: &Cluster) -> anyhow::Result<Vec<Monitor>> {
         .collect()
 }
 
+/// What the supervisor starts: monitors first, since all others wait for them.
+pub(crate) fn specs(cluster: &Cluster, layout: &Layout) -> anyhow::Result<Vec<Spec>> {
+    let spec = |noun: &str, name: String, id: String, config: PathBuf| Spec {
+        args: [noun, "run", "--until-stdin-ends", "--id", &id, "--config", &config.display().to_string()]
+            .map(str::to_owned)
+            .to_vec(),
+        log: layout.log(&name),
+        name,
+    };
+    let mut specs = Vec::new();
+    for monitor in monitors(cluster)? {
+        let config = layout.monitor_config(&monitor.name);
+        specs.push(spec("mon", monitor.name, monitor.id.to_string(), config));
+    }
+    for osd in &cluster.osds {
+        let name = format!("osd.{}", osd.id.value);
+        let config = layout.osd_config(&name);
+        specs.push(spec("osd", name, osd.id.value.to_string(), config));
+    }
+    Ok(specs)
+}
+
+/// An OSD's configuration file.
+#[derive(Serialize)]
+struct OsdFile {
+    osd: OsdSection,
+    all: All,
+}
+
+#[derive(Serialize)]
+struct OsdSection {
+    listen: SocketAddr,
+    data: PathBuf,
+    monitors: Vec<SocketAddr>,
+    location: String,
+    class: String,
+    memory: u64,
+}
+
+/// Identity, configuration and an empty store for each OSD that has none. A store that is there is kept whatever it is:
+/// its daemon says if it is not its own.
+fn provision_osds(cluster: &Cluster, layout: &Layout, authority: &Authority) -> anyhow::Result<()> {
+    let monitors: Vec<SocketAddr> = monitors(cluster)?.iter().map(|monitor| monitor.address).collect();
+    let listens: BTreeMap<String, SocketAddr> =
+        cluster.daemons().into_iter().map(|(name, _, address)| (name, address)).collect();
+    for osd in &cluster.osds {
+        let id = OsdId(osd.id.value);
+        let folder = &osd.path.value;
+        std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        identity(authority, &folder.join("tls"), Name::osd(id), Caps::of_daemon(Kind::Osd))?;
+        let store = folder.join("store");
+        if !store.exists() {
+            format_store(osd, &store, authority.cluster(), id).with_context(|| format!("making the store of {id}"))?;
+        }
+        let place = osd.location.value.0.iter().map(|(level, name)| format!("{level}={name}"));
+        let config = OsdFile {
+            osd: OsdSection {
+                listen: *listens.get(&id.to_string()).with_context(|| format!("{id} has no address"))?,
+                data: absolute(folder)?,
+                monitors: monitors.clone(),
+                location: place.collect::<Vec<_>>().join(","),
+                class: osd.class.value.to_string(),
+                memory: osd.memory.value.0,
+            },
+            all: All { run_dir: absolute(&layout.0.join("run"))?, log_level: "info" },
+        };
+        write_whole(&layout.osd_config(&id.to_string()), toml::to_string(&config)?.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Made beside its place and moved there whole, so that a half-made one is never taken for a store.
+fn format_store(osd: &Osd, store: &Path, cluster: ClusterId, id: OsdId) -> anyhow::Result<()> {
+    let draft = store.with_extension("draft");
+    if draft.exists() {
+        std::fs::remove_dir_all(&draft)?;
+    }
+    std::fs::create_dir_all(&draft)?;
+    if let Some(device) = &osd.device {
+        std::os::unix::fs::symlink(&device.value, draft.join("block"))?;
+    }
+    let options = FormatOptions {
+        size: osd.size.as_ref().map_or(0, |size| size.value.0),
+        journal: JOURNAL,
+        prewrite: false,
+        store: Uuid(rand::random()),
+        tag: rand::random(),
+    };
+    DiskStore::format(&draft, nacre_store::Identity { cluster: Uuid(cluster.0), osd: id }, &options)?;
+    std::fs::rename(&draft, store)?;
+    Ok(())
+}
+
 /// Writes what is missing.
 pub(crate) fn provision(cluster: &Cluster, layout: &Layout) -> anyhow::Result<()> {
     let monitors = monitors(cluster)?;
@@ -85,6 +184,7 @@ pub(crate) fn provision(cluster: &Cluster, layout: &Layout) -> anyhow::Result<()
             write_whole(&folder.join("bootstrap.toml"), bootstrap.as_bytes())?;
         }
     }
+    provision_osds(cluster, layout, &authority)?;
     if first_time {
         write_whole(&layout.provisioned(), b"identities and the first quorum were written by `nacre up`\n")?;
     }

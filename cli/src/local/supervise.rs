@@ -21,10 +21,10 @@ impl Run for Supervise {
         let _ = rustix::process::setsid();
         let loaded = load(&self.config.config)?;
         let layout = Layout(std::path::absolute(&loaded.cluster.data.value)?);
-        let monitors = provision::monitors(&loaded.cluster)?;
+        let specs = provision::specs(&loaded.cluster, &layout)?;
         nacre_net::daemon::logs::start("info", nacre_net::daemon::logs::Format::Text)?;
         let runtime = nacre_net::daemon::current_thread_runtime()?;
-        runtime.block_on(supervisor::supervise(layout, monitors))?;
+        runtime.block_on(supervisor::supervise(layout, specs))?;
         Ok(Verdict::Good)
     }
 }

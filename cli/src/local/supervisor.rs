@@ -22,7 +22,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::layout::Layout;
-use super::provision::Monitor;
 
 /// The first pause before a daemon is started again, and the longest.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -73,10 +72,13 @@ pub(crate) struct Seen {
 
 /// What to run.
 #[derive(Clone, Debug)]
-struct Spec {
-    name: String,
-    args: Vec<String>,
-    log: PathBuf,
+pub(crate) struct Spec {
+    /// The daemon.
+    pub(crate) name: String,
+    /// What this program is started with.
+    pub(crate) args: Vec<String>,
+    /// Where its output goes.
+    pub(crate) log: PathBuf,
 }
 
 struct Running {
@@ -133,8 +135,8 @@ fn lock(path: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Supervises the monitors of a data folder until it is told to stop.
-pub(crate) async fn supervise(layout: Layout, monitors: Vec<Monitor>) -> anyhow::Result<()> {
+/// Supervises the daemons of a data folder until it is told to stop.
+pub(crate) async fn supervise(layout: Layout, specs: Vec<Spec>) -> anyhow::Result<()> {
     let held = lock(&layout.lock())?;
     let socket = layout.socket();
     let _ = std::fs::remove_file(&socket);
@@ -146,21 +148,8 @@ pub(crate) async fn supervise(layout: Layout, monitors: Vec<Monitor>) -> anyhow:
     })?;
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600))?;
     let (events, mut incoming) = mpsc::unbounded_channel();
-    let children = monitors
+    let children = specs
         .into_iter()
-        .map(|monitor| Spec {
-            args: vec![
-                "mon".into(),
-                "run".into(),
-                "--until-stdin-ends".into(),
-                "--id".into(),
-                monitor.id.to_string(),
-                "--config".into(),
-                layout.monitor_config(&monitor.name).display().to_string(),
-            ],
-            log: layout.log(&monitor.name),
-            name: monitor.name,
-        })
         .map(|spec| Child {
             spec,
             running: None,

@@ -20,12 +20,14 @@ pub(crate) struct Noun {
 
 #[derive(Subcommand)]
 enum Verb {
+    Run(crate::osds::RunOsd),
     Tree(Tree),
 }
 
 impl Run for Noun {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         match self.verb {
+            Verb::Run(verb) => verb.run(out),
             Verb::Tree(verb) => verb.run(out),
         }
     }

@@ -61,6 +61,11 @@ impl Layout {
     pub(crate) fn provisioned(&self) -> PathBuf {
         self.0.join("provisioned")
     }
+
+    /// Marks that the pools of the file were made.
+    pub(crate) fn founded(&self) -> PathBuf {
+        self.0.join("founded")
+    }
 }
 
 /// Writes a file that is whole or not there.

@@ -6,6 +6,7 @@
 
 mod connect;
 mod down;
+mod found;
 mod layout;
 mod preflight;
 mod provision;

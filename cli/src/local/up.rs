@@ -1,4 +1,4 @@
-//! `nacre up`: checks, makes what a cluster is born with, leaves a supervisor running, and waits for the quorum.
+//! `nacre up`: checks, makes what a cluster is born with, leaves a supervisor running, and waits until it serves.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -11,9 +11,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Serialize;
 
+use super::connect::Connected;
 use super::layout::write_whole;
 use super::supervisor::{self, Ask, Seen};
-use super::{CRUSH_FILE, ConfigArg, Layout, connect, preflight, provision};
+use super::{CRUSH_FILE, ConfigArg, Layout, connect, found, preflight, provision};
 use crate::cluster::{load, placement, warn};
 use crate::output::{Align, JsonFlag, Out, Table, Tone};
 use crate::run::{Run, Verdict};
@@ -24,12 +25,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Start the cluster of a cluster.toml on this machine.
 ///
 /// Checks the file, the data folder and the ports, makes keys and first configuration, starts the daemons under a
-/// supervisor that starts them again when they end, and waits until the monitors have a quorum. Running it again is
-/// harmless: what is there is kept, what runs goes on.
+/// supervisor that starts them again when they end, waits until the monitors have a quorum and all OSDs are up, and
+/// makes the pools of the file if the cluster is new. Running it again is harmless: what is there is kept, what runs
+/// goes on.
 #[derive(Args)]
 #[command(after_long_help = "\
 --json: {cluster, data, crush: {file, state: written|kept}, daemons: [{name, host, listens, pid}], started, supervisor,
-notes}; started counts the daemons this call has started, supervisor is the process that watches them.")]
+pools, health, notes}; started counts the daemons this call has started, pools those it has made; supervisor is the
+process that watches them.")]
 pub(crate) struct Up {
     #[command(flatten)]
     config: ConfigArg,
@@ -44,6 +47,8 @@ struct Report {
     crush: Crush,
     daemons: Vec<Daemon>,
     started: usize,
+    pools: usize,
+    health: String,
     supervisor: u32,
     notes: Vec<String>,
 }
@@ -101,7 +106,11 @@ impl Run for Up {
             provision::provision(cluster, &layout)?;
             start(&layout, &self.config.config)?;
         }
-        let seen = self.wait(&layout)?;
+        let connected = connect(&self.config, PATIENCE)?;
+        let seen = self.wait(&layout, &connected)?;
+        found::wait_for_osds(cluster, &layout, &connected, PATIENCE)?;
+        let pools = found::found(cluster, &layout, &connected, PATIENCE)?;
+        let health = connected.runtime.block_on(connected.monitors.status(false))?.health.unwrap_or_default();
         let supervisor = supervisor::holder(&layout)?.context("the supervisor has ended again")?;
 
         let daemons = listed.into_iter().map(|(name, host, at)| Daemon {
@@ -116,6 +125,8 @@ impl Run for Up {
             crush: Crush { file, state },
             daemons: daemons.collect(),
             started: if running.is_none() { seen.len() } else { 0 },
+            pools,
+            health: health.status,
             supervisor,
             notes,
         };
@@ -129,10 +140,9 @@ impl Run for Up {
 }
 
 impl Up {
-    /// Waits until every monitor runs and the quorum answers.
-    fn wait(&self, layout: &Layout) -> anyhow::Result<Vec<Seen>> {
+    /// Waits until every daemon runs and the quorum answers.
+    fn wait(&self, layout: &Layout, connected: &Connected) -> anyhow::Result<Vec<Seen>> {
         let started = Instant::now();
-        let connected = connect(&self.config, PATIENCE)?;
         loop {
             let listed = supervisor::ask(layout, &Ask::List)?;
             let failing = listed.daemons.iter().find(|seen| seen.pid.is_none() && seen.restarts >= 3);
@@ -221,9 +231,12 @@ fn print(out: &mut Out, report: &Report) -> anyhow::Result<()> {
     }
     let done = match report.started {
         0 => "It was running already; nothing was changed.".to_owned(),
-        count => format!("{count} daemons were started; the monitors have a quorum."),
+        count => format!("{count} daemons were started, {} pools made; health is {}.", report.pools, report.health),
     };
-    writeln!(out, "\n{done} Daemons without a process are not part of this version yet.\n")?;
+    writeln!(out, "\n{done}\n")?;
+    if report.daemons.iter().any(|daemon| daemon.pid.is_none()) {
+        writeln!(out, "Daemons without a process are not part of this version yet.\n")?;
+    }
     let mut table = Table::new(&[
         ("DAEMON", Align::Left),
         ("HOST", Align::Left),
@@ -235,6 +248,8 @@ fn print(out: &mut Out, report: &Report) -> anyhow::Result<()> {
         table.row([daemon.name.as_str(), daemon.host.as_str(), daemon.listens.as_str(), pid.as_str()]);
     }
     table.print(out)?;
-    writeln!(out, "\nLook at it: nacre status")?;
+    writeln!(out, "\nLook at it:       nacre status")?;
+    writeln!(out, "Keep something:   echo hello | nacre object put POOL greeting -")?;
+    writeln!(out, "And stop it:      nacre down")?;
     Ok(())
 }

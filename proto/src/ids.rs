@@ -255,13 +255,15 @@ impl ObjectId {
 
 impl Ord for ObjectId {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.pool, self.sort_hash(), &self.namespace, &self.name, self.snap).cmp(&(
-            other.pool,
-            other.sort_hash(),
-            &other.namespace,
-            &other.name,
-            other.snap,
-        ))
+        if self.pool != other.pool {
+            return self.pool.cmp(&other.pool);
+        }
+        // Reversed hashes compare by their highest differing bit: the lowest of the hashes as they are.
+        let differ = self.hash ^ other.hash;
+        if differ != 0 {
+            return (self.hash & (1 << differ.trailing_zeros())).cmp(&(other.hash & (1 << differ.trailing_zeros())));
+        }
+        (&self.namespace, &self.name, self.snap).cmp(&(&other.namespace, &other.name, other.snap))
     }
 }
 
@@ -296,6 +298,35 @@ mod tests {
         }
         for text in ["", "30313233-3435-3637-3839-61626364656", "30313233343536373839616263646566----"] {
             assert!(text.parse::<Uuid>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn objects_sort_by_reversed_hash_and_then_by_name() {
+        let name = |b: u8| Bytes::copy_from_slice(&[b]);
+        let mut all = Vec::new();
+        for n in 0..200_u32 {
+            let hash = n.wrapping_mul(0x9e37_79b9) >> (n % 31);
+            let (namespace, name) = (name((n % 2) as u8), name((n % 5) as u8));
+            all.push(ObjectId {
+                pool: PoolId(u64::from(n % 3)),
+                hash,
+                namespace,
+                name,
+                snap: SnapId(u64::from(n % 2)),
+            });
+        }
+        for a in &all {
+            for b in &all {
+                let by_parts = (a.pool, a.sort_hash(), &a.namespace, &a.name, a.snap).cmp(&(
+                    b.pool,
+                    b.sort_hash(),
+                    &b.namespace,
+                    &b.name,
+                    b.snap,
+                ));
+                assert_eq!(a.cmp(b), by_parts, "{a:?} {b:?}");
+            }
         }
     }
 

@@ -108,6 +108,8 @@ pub fn run(target: &Target<'_>, fetched: &Fetched, ops: &[Op]) -> Result<Execute
     let mut ws = Workspace::new(target, fetched);
     let mut results = Vec::with_capacity(ops.len());
     for (i, op) in ops.iter().enumerate() {
+        // Bytes written by the last are read by none, unless it is a class's method.
+        ws.is_last = i + 1 == ops.len() && !matches!(op, Op::Call { .. });
         match ws.one(op) {
             Ok(r) => results.push(r),
             Err(Stop::Refuse(e)) => return Err(Stop::Refuse(e.at(u32::try_from(i).unwrap_or(u32::MAX)))),
@@ -133,6 +135,8 @@ pub struct Workspace<'a> {
     /// The stored object was replaced by a clone: its bytes are not readable within this vector.
     rolled: bool,
     patches: Vec<(u64, Bytes)>,
+    /// Nothing is read after this.
+    is_last: bool,
     xattrs: BTreeMap<Bytes, Option<Bytes>>,
     omap: BTreeMap<Bytes, Option<Bytes>>,
     ranges_gone: Vec<(Bytes, Option<Bytes>)>,
@@ -159,10 +163,12 @@ impl<'a> Workspace<'a> {
             info,
             target,
             fetched,
-            ops: Vec::new(),
+            // The change itself and the record beside it.
+            ops: Vec::with_capacity(2),
             modified: false,
             watched: false,
             patches: Vec::new(),
+            is_last: false,
             xattrs: BTreeMap::new(),
             omap: BTreeMap::new(),
             ranges_gone: Vec::new(),
@@ -284,7 +290,9 @@ impl<'a> Workspace<'a> {
         }
         self.info.size = self.info.size.max(end);
         self.dirty.push((offset, end));
-        self.patches.push((offset, data.clone()));
+        if !self.is_last {
+            self.patches.push((offset, data.clone()));
+        }
         self.ops.push(TxnOp::Write { oid: self.oid(), offset, data, hint: WriteHint::default() });
         Ok(())
     }

@@ -96,6 +96,15 @@ macro_rules! numbers {
 }
 numbers!(u8, u32, u64, i64);
 
+impl<T: Codec> Codec for std::sync::Arc<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        T::put(self, out);
+    }
+    fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
+        T::get(r).map(Self::new)
+    }
+}
+
 impl<T: Codec> Codec for Box<T> {
     fn put(&self, out: &mut Vec<u8>) {
         T::put(self, out);
@@ -303,14 +312,25 @@ const HEAD: usize = 7;
 
 /// Wraps a value: magic, version, checksum of the body, body.
 pub fn seal<T: Codec>(kind: Kind, value: &T) -> Bytes {
-    let mut out = Vec::with_capacity(128);
+    let mut out = Vec::with_capacity(256);
+    write_sealed(kind, value, &mut out);
+    Bytes::from(out)
+}
+
+/// As [`seal`], by way of a buffer that is used again and again.
+pub(crate) fn seal_with<T: Codec>(pen: &mut Vec<u8>, kind: Kind, value: &T) -> Bytes {
+    pen.clear();
+    write_sealed(kind, value, pen);
+    Bytes::copy_from_slice(pen)
+}
+
+fn write_sealed<T: Codec>(kind: Kind, value: &T, out: &mut Vec<u8>) {
     out.extend_from_slice(&(kind as u16).to_le_bytes());
     out.push(VERSION);
     out.extend_from_slice(&[0; 4]);
-    value.put(&mut out);
+    value.put(out);
     let sum = crc32fast::hash(&out[HEAD..]).to_le_bytes();
     out[3..HEAD].copy_from_slice(&sum);
-    Bytes::from(out)
 }
 
 /// Unwraps what [`seal`] made.

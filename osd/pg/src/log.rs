@@ -7,6 +7,7 @@
 //! - an object is in [`Missing`] exactly if the store's version of it is not what the log says it is.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nacre_proto::ids::{ObjectId, SessionId, Version};
@@ -150,7 +151,7 @@ pub struct LogPart {
     /// The last version.
     pub head: Version,
     /// In order.
-    pub entries: Vec<LogEntry>,
+    pub entries: Vec<Arc<LogEntry>>,
 }
 codec_struct!(LogPart { tail, head, entries });
 
@@ -171,7 +172,7 @@ pub type Missing = BTreeMap<ObjectId, MissingItem>;
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     tail: Version,
-    entries: VecDeque<LogEntry>,
+    entries: VecDeque<Arc<LogEntry>>,
     /// Replies by request, of the entries and of those trimmed.
     reqs: BTreeMap<ReqId, Version>,
     /// Replies whose entries were trimmed before the session had them.
@@ -180,9 +181,10 @@ pub struct Log {
 
 impl Log {
     /// From what the store holds.
-    pub fn load(tail: Version, entries: Vec<LogEntry>, dups: Dups) -> Log {
+    pub fn load(tail: Version, entries: impl IntoIterator<Item = impl Into<Arc<LogEntry>>>, dups: Dups) -> Log {
         let mut log = Log { tail, dups, ..Log::default() };
         for e in entries {
+            let e = e.into();
             if e.version > tail {
                 log.push(e);
             }
@@ -212,7 +214,7 @@ impl Log {
 
     /// In order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &LogEntry> {
-        self.entries.iter()
+        self.entries.iter().map(|e| &**e)
     }
 
     /// The remembered replies beyond the log.
@@ -221,7 +223,8 @@ impl Log {
     }
 
     /// Appends one entry.
-    pub fn push(&mut self, e: LogEntry) {
+    pub fn push(&mut self, e: impl Into<Arc<LogEntry>>) {
+        let e = e.into();
         assert!(e.version > self.head(), "log entry {} after {}", e.version, self.head());
         if let Some(reqid) = e.reqid {
             self.reqs.insert(reqid, e.version);
@@ -245,7 +248,7 @@ impl Log {
     /// The entry of a version.
     pub fn entry(&self, version: Version) -> Option<&LogEntry> {
         let at = self.entries.partition_point(|e| e.version < version);
-        self.entries.get(at).filter(|e| e.version == version)
+        self.entries.get(at).map(|e| &**e).filter(|e| e.version == version)
     }
 
     /// Is this version the tail or in the log.
@@ -273,8 +276,8 @@ impl Log {
                 self.reqs.remove(&reqid);
             }
             if reqid.tid >= self.dups.acked.get(&reqid.session).copied().unwrap_or(0) {
-                let outcome = e.outcome.unwrap_or(Ok(Vec::new()));
-                self.dups.replies.insert(reqid, Dup { version: e.version, outcome });
+                let outcome = Arc::unwrap_or_clone(e).outcome.unwrap_or(Ok(Vec::new()));
+                self.dups.replies.insert(reqid, Dup { version: self.tail, outcome });
                 kept.push(reqid);
             }
         }
@@ -338,7 +341,7 @@ impl Log {
         let common = self.common(part)?;
         let mut touched: BTreeMap<ObjectId, Touched> = BTreeMap::new();
         let cut = self.entries.partition_point(|e| e.version <= common);
-        let divergent: Vec<LogEntry> = self.entries.split_off(cut).into();
+        let divergent: Vec<Arc<LogEntry>> = self.entries.split_off(cut).into();
         for e in &divergent {
             if let Some(r) = e.reqid
                 && self.reqs.get(&r) == Some(&e.version)
@@ -406,7 +409,7 @@ pub struct Merge {
     /// How many own entries were divergent.
     pub rewound: usize,
     /// The entries to append.
-    pub appended: Vec<LogEntry>,
+    pub appended: Vec<Arc<LogEntry>>,
     /// Objects to remove.
     pub remove: Vec<ObjectId>,
     /// Changes of what is missing.

@@ -4,6 +4,8 @@
 //! connection ends the old one; whoever may have lost messages is told by `Input::PeerReset`. A message whose `epoch` is
 //! newer than the receiver's map waits in the shell until the map has come.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use nacre_proto::ids::{Epoch, ObjectId, OsdId, Version};
 use nacre_proto::txn::TxnOp;
@@ -102,6 +104,20 @@ pub struct ScrubLine {
     pub damaged: bool,
 }
 
+/// A write as it goes to the members. One value for all of them and for the primary, which may have to say it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rep {
+    /// The entry before it.
+    pub prev: Version,
+    /// The entries it adds.
+    pub entries: Vec<Arc<LogEntry>>,
+    /// What to do in the store.
+    pub ops: Vec<TxnOp>,
+    /// The log may be cut up to here.
+    pub trim_to: Version,
+}
+codec_struct!(Rep { prev, entries, ops, trim_to });
+
 /// What is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -119,7 +135,7 @@ pub enum Body {
     /// It is durable; this is what I lack now.
     Activated { info: Box<Info>, missing: Missing },
     /// A write, in the primary's order, right after `prev`.
-    Rep { prev: Version, entries: Vec<LogEntry>, ops: Vec<TxnOp>, trim_to: Version },
+    Rep(Arc<Rep>),
     /// Everything up to here is durable here.
     RepAck { durable: Version },
     /// May I answer reads for so long after I sent this.
@@ -178,7 +194,7 @@ impl Body {
             Body::Log { .. } => "log",
             Body::Activate { .. } => "activate",
             Body::Activated { .. } => "activated",
-            Body::Rep { .. } => "rep",
+            Body::Rep(_) => "rep",
             Body::RepAck { .. } => "rep_ack",
             Body::Lease { .. } => "lease",
             Body::LeaseAck { .. } => "lease_ack",

@@ -171,6 +171,31 @@ pub(crate) enum OnRead {
     },
 }
 
+/// The shell's numbers of one request. Nearly always one: only a retry adds another.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OpIds {
+    first: Option<OpId>,
+    more: Vec<OpId>,
+}
+
+impl OpIds {
+    pub(crate) fn one(id: OpId) -> OpIds {
+        OpIds { first: Some(id), more: Vec::new() }
+    }
+
+    pub(crate) fn push(&mut self, id: OpId) {
+        if self.first.is_none() {
+            self.first = Some(id);
+        } else {
+            self.more.push(id);
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = OpId> {
+        self.first.iter().chain(&self.more).copied()
+    }
+}
+
 /// Numbers and sends what goes out. Apart from the rest so that it can be used while parts are borrowed.
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -179,7 +204,10 @@ pub(crate) struct Desk {
     interval: Epoch,
     next_txn: u64,
     next_read: u64,
-    commits: BTreeMap<TxnId, (Epoch, OnCommit)>,
+    /// In the order submitted, which is the order in which they become durable.
+    commits: VecDeque<(TxnId, Epoch, OnCommit)>,
+    /// Records are written here before they are copied to where they go.
+    pen: Vec<u8>,
     reads: BTreeMap<ReadId, (Epoch, Vec<ReadItem>, OnRead)>,
     on_disk: bool,
 }
@@ -196,7 +224,7 @@ impl Desk {
         }
         let id = TxnId(self.next_txn);
         self.next_txn += 1;
-        self.commits.insert(id, (self.interval, then));
+        self.commits.push_back((id, self.interval, then));
         cx.out.push(Output::Submit { id, txn: Transaction { pg: self.pg, ops } });
     }
 
@@ -263,7 +291,9 @@ pub struct PlacementGroup {
     /// Operations that came before the pg is active.
     pub(crate) waiting: VecDeque<ClientOp>,
     /// Requests past admission that are not yet in the log.
-    pub(crate) queued: BTreeMap<ReqId, Vec<OpId>>,
+    pub(crate) queued: BTreeMap<ReqId, OpIds>,
+    /// The request that was logged last.
+    pub(crate) logged: Option<ReqId>,
     /// Operations by object that wait for a read lease.
     pub(crate) lease_waits: BTreeSet<ObjectId>,
     /// Member: the primary has told the log in this interval; its durability is on the way.
@@ -421,7 +451,7 @@ impl PlacementGroup {
                 self.on_activate(cx, from, &info, &past, &part, &dups, reset)
             }
             Body::Activated { info, missing } => self.on_activated(cx, from, *info, missing),
-            Body::Rep { prev, entries, ops, trim_to } => self.on_rep(cx, from, prev, entries, ops, trim_to),
+            Body::Rep(rep) => self.on_rep(cx, from, rep),
             Body::RepAck { durable } => self.on_rep_ack(cx, from, durable),
             Body::Lease { sent, last } => self.on_lease(cx, from, sent, last),
             Body::LeaseAck { sent } => self.on_lease_ack(cx, from, sent),
@@ -449,7 +479,8 @@ impl PlacementGroup {
     }
 
     fn on_committed(&mut self, cx: &mut Step<'_>, id: TxnId) {
-        let Some((interval, then)) = self.desk.commits.remove(&id) else { return };
+        let Some(at) = self.desk.commits.iter().position(|c| c.0 == id) else { return };
+        let Some((_, interval, then)) = self.desk.commits.remove(at) else { return };
         if interval != self.info.interval {
             return;
         }
@@ -512,8 +543,8 @@ impl PlacementGroup {
         }
     }
 
-    pub(crate) fn reply(cx: &mut Step<'_>, ids: &[OpId], reply: &Reply) {
-        for &op in ids {
+    pub(crate) fn reply(cx: &mut Step<'_>, ids: impl IntoIterator<Item = OpId>, reply: &Reply) {
+        for op in ids {
             cx.out.push(Output::Reply { op, reply: reply.clone() });
         }
     }

@@ -36,7 +36,7 @@ codec_enum!(Body {
     0 => Query { history: a, past: b }, 1 => Info { info: a, past: b, lease: c, holder: d, asked: e },
     2 => QueryLog { since: a }, 3 => Log { part: a, dups: b, stats: c },
     4 => Activate { info: a, past: b, part: c, dups: d, reset: e }, 5 => Activated { info: a, missing: b },
-    6 => Rep { prev: a, entries: b, ops: c, trim_to: d }, 7 => RepAck { durable: a },
+    6 => Rep { 0: a }, 7 => RepAck { durable: a },
     8 => Lease { sent: a, last: b }, 9 => LeaseAck { sent: a }, 10 => Pull { oid: a, need: b, at: c },
     11 => Pulled { oid: a, need: b, chunk: c }, 12 => Push { oid: a, version: b, chunk: c },
     13 => Pushed { oid: a, version: b, at: c }, 14 => Forget { oid: a, entry: b }, 15 => Scan { from: a, to: b },

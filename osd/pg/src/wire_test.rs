@@ -7,7 +7,7 @@ use nacre_proto::ids::{OsdId, PoolId, SessionId, SnapId, Version};
 use super::*;
 use crate::io::{Duration, SlotKind, Time};
 use crate::log::{Change, Delta, Dup, Dups, LogEntry, LogPart, Missing, MissingItem};
-use crate::msg::{CopyCursor, Cursor};
+use crate::msg::{CopyCursor, Cursor, Rep};
 use crate::op::{CloneLine, OpError, OpResult};
 use crate::state::{History, Info, Stats};
 use crate::view::PastIntervals;
@@ -49,7 +49,7 @@ fn chunk() -> Chunk {
 fn bodies() -> Vec<Body> {
     let history = History { created: Epoch(1), started: Epoch(2), clean: Epoch(3) };
     let (past, info) = (PastIntervals::default(), Box::new(Info::new(PgId { pool: PoolId(3), seed: 4 })));
-    let part = LogPart { tail: v(1, 1), head: v(7, 9), entries: vec![entry()] };
+    let part = LogPart { tail: v(1, 1), head: v(7, 9), entries: vec![entry().into()] };
     let reqid = ReqId { session: SessionId(5), tid: 7 };
     let dup = Dup { version: v(6, 2), outcome: Err(OpError::Guard { at: 1 }) };
     let dups = Dups { replies: BTreeMap::from([(reqid, dup)]), acked: BTreeMap::from([(SessionId(5), 3)]) };
@@ -78,12 +78,15 @@ fn bodies() -> Vec<Body> {
         Body::Log { part: part.clone(), dups: dups.clone(), stats: Stats { objects: 1, clones: 2, bytes: 3 } },
         Body::Activate { info: info.clone(), past, part, dups, reset: true },
         Body::Activated { info: info.clone(), missing: missing.clone() },
-        Body::Rep {
-            prev: v(7, 8),
-            entries: vec![entry()],
-            ops: vec![write, TxnOp::Touch { oid: oid() }],
-            trim_to: v(1, 1),
-        },
+        Body::Rep(
+            Rep {
+                prev: v(7, 8),
+                entries: vec![entry().into()],
+                ops: vec![write, TxnOp::Touch { oid: oid() }],
+                trim_to: v(1, 1),
+            }
+            .into(),
+        ),
         Body::RepAck { durable: need },
         Body::Lease { sent: Time(5), last: Duration::ms(8) },
         Body::LeaseAck { sent: Time(5) },

@@ -113,15 +113,15 @@ impl PlacementGroup {
             cx.out.push(Output::Reply { op: op.id, reply: again.clone() });
         }
         for (_, ids) in std::mem::take(&mut self.queued) {
-            Self::reply(cx, &ids, &again);
+            Self::reply(cx, ids.iter(), &again);
         }
         if let Role::Primary(p) = &mut self.role {
             for w in std::mem::take(&mut p.inflight) {
-                Self::reply(cx, &w.ids, &again);
+                Self::reply(cx, w.ids.iter(), &again);
             }
         }
         let waiting = self.watches.clear();
-        Self::reply(cx, &waiting, &again);
+        Self::reply(cx, waiting, &again);
         self.contexts.clear();
         // A new interval's scrub will say what it finds; the objects may be another pg's by now.
         self.inconsistent.clear();

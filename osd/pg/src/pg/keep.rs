@@ -8,7 +8,7 @@ use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, Version};
 use nacre_proto::txn::TxnOp;
 
 use super::{Desk, PlacementGroup, Promise, Role, drifted};
-use crate::format::{Codec, FormatError, Kind, Reader, open, seal};
+use crate::format::{Codec, FormatError, Kind, Reader, open, seal, seal_with};
 use crate::io::Time;
 use crate::log::{Dup, Dups, Log, LogEntry, MissingItem, ReqId, meta_key};
 use crate::object::{head_of, temp_of};
@@ -53,7 +53,8 @@ impl PlacementGroup {
                 interval,
                 next_txn: 1,
                 next_read: 1,
-                commits: BTreeMap::new(),
+                commits: VecDeque::new(),
+                pen: Vec::new(),
                 reads: BTreeMap::new(),
                 on_disk: false,
             },
@@ -69,6 +70,7 @@ impl PlacementGroup {
             next_round: 0,
             waiting: VecDeque::new(),
             queued: BTreeMap::new(),
+            logged: None,
             lease_waits: BTreeSet::new(),
             told: false,
             gone: false,
@@ -131,7 +133,7 @@ impl PlacementGroup {
         }
         let mut info = info.ok_or(FormatError::Short)?;
         let entries = stored.log.iter().map(|raw| open::<LogEntry>(Kind::LogEntry, raw));
-        let log = Log::load(tail, entries.collect::<Result<_, _>>()?, dups);
+        let log = Log::load(tail, entries.collect::<Result<Vec<_>, _>>()?, dups);
         for e in log.iter().filter(|e| e.version > info.stats_at) {
             info.stats.add(&e.delta);
         }
@@ -176,6 +178,11 @@ impl PlacementGroup {
 
     pub(crate) fn keep_entry(e: &LogEntry) -> TxnOp {
         TxnOp::LogAppend { version: e.version, entry: seal(Kind::LogEntry, e) }
+    }
+
+    /// As [`Self::keep_entry`], for the way that every write takes.
+    pub(crate) fn append_entry(&mut self, e: &LogEntry) -> TxnOp {
+        TxnOp::LogAppend { version: e.version, entry: seal_with(&mut self.desk.pen, Kind::LogEntry, e) }
     }
 
     pub(crate) fn keep_dup(&self, r: &ReqId) -> TxnOp {

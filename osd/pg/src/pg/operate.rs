@@ -11,9 +11,9 @@ use nacre_proto::ids::{ObjectId, SessionId, SnapId, Version};
 use nacre_proto::txn::TxnOp;
 
 use super::replicate::Ordered;
-use super::{Fault, OnRead, PlacementGroup, Role};
+use super::{Fault, OnRead, OpIds, PlacementGroup, Role};
 use crate::exec::{Effect, Executed, Fetched, Stop, Target, run};
-use crate::format::{Kind, open, seal};
+use crate::format::{Kind, open, seal, seal_with};
 use crate::io::{ReadFault, ReadItem, ReadValue, Step};
 use crate::log::{Change, Delta, LogEntry, Outcome, ReqId};
 use crate::object::{CloneInfo, INFO_XATTR, ObjectInfo, TEMP_PREFIX, head_of};
@@ -48,7 +48,7 @@ enum Known {
 #[derive(Clone, Debug)]
 pub(crate) struct Running {
     op: ClientOp,
-    ids: Vec<OpId>,
+    ids: OpIds,
     fetched: Fetched,
     /// The state whose bytes are being read.
     reading: Option<ObjectId>,
@@ -65,6 +65,19 @@ impl Running {
 }
 
 impl Context {
+    /// Which clone the operation at the head of the queue needs besides the head.
+    fn clone_needed(&self, oid: &ObjectId) -> Option<ObjectId> {
+        let Known::Yes(Some(info)) = &self.known else { return None };
+        if info.snaps.clones.is_empty() {
+            return None;
+        }
+        let front = self.queue.front()?;
+        let snap = front.op.ops.iter().find_map(|o| if let Op::Rollback { snap } = o { Some(*snap) } else { None });
+        let snap = snap.unwrap_or(front.op.oid.snap);
+        let id = info.snaps.resolve(snap).filter(|s| *s != SnapId::HEAD)?;
+        Some(ObjectId { snap: id, ..oid.clone() })
+    }
+
     pub(crate) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.readers == 0 && !self.executing && self.writes == 0
     }
@@ -138,11 +151,11 @@ impl PlacementGroup {
         let again = Reply::Again { epoch: self.view.epoch };
         let stale = op.epoch < self.info.interval || pg_of_hash(op.oid.hash, self.view.pool.pg_num) != self.id.seed;
         let Role::Primary(p) = &self.role else {
-            Self::reply(cx, &[op.id], &again);
+            Self::reply(cx, [op.id], &again);
             return;
         };
         if stale {
-            Self::reply(cx, &[op.id], &again);
+            Self::reply(cx, [op.id], &again);
             return;
         }
         let writes = op.ops.iter().any(Op::writes);
@@ -153,7 +166,7 @@ impl PlacementGroup {
             || !op.snapc.is_valid()
         {
             let outcome = Err(OpError::Invalid { at: 0 });
-            Self::reply(cx, &[op.id], &Reply::Done { outcome, version: Version::default() });
+            Self::reply(cx, [op.id], &Reply::Done { outcome, version: Version::default() });
             return;
         }
         if !p.is_active() {
@@ -169,7 +182,7 @@ impl PlacementGroup {
                 }
             }
             let outcome = Ok(vec![OpResult::Done; n]);
-            Self::reply(cx, &[op.id], &Reply::Done { outcome, version: Version::default() });
+            Self::reply(cx, [op.id], &Reply::Done { outcome, version: Version::default() });
             return;
         }
         if !writes && self.joins_notify(op.reqid, op.id) {
@@ -185,17 +198,16 @@ impl PlacementGroup {
                 match p.inflight.iter_mut().find(|w| w.reqid == Some(op.reqid)) {
                     Some(w) => w.ids.push(op.id),
                     None => {
-                        Self::reply(cx, &[op.id], &Reply::Done { outcome: dup.outcome, version: dup.version });
+                        Self::reply(cx, [op.id], &Reply::Done { outcome: dup.outcome, version: dup.version });
                     }
                 }
                 return;
             }
         }
-        if writes {
-            self.queued.insert(op.reqid, vec![op.id]);
-        }
+        let (reqid, id) = (op.reqid, op.id);
         let oid = head_of(&op.oid);
-        let ids = if writes { Vec::new() } else { vec![op.id] };
+        let ids = OpIds::one(id);
+        self.logged = None;
         let ctx = self.contexts.entry(oid.clone()).or_default();
         ctx.queue.push_back(Box::new(Running {
             op,
@@ -206,11 +218,16 @@ impl PlacementGroup {
             internal: false,
         }));
         self.pump(cx, &oid);
+        // Most writes are logged at once.
+        if writes && self.logged != Some(reqid) {
+            self.queued.insert(reqid, OpIds::one(id));
+        }
     }
 
     /// Runs what can run of an object's queue.
     pub(crate) fn pump(&mut self, cx: &mut Step<'_>, oid: &ObjectId) {
-        loop {
+        let mut more = true;
+        while more {
             let Some(ctx) = self.contexts.get(oid) else { return };
             let Some(front) = ctx.queue.front() else { return };
             let read_too_early = ctx.writes > 0 && !self.cfg.is(Fault::ReadUncommitted);
@@ -222,7 +239,7 @@ impl PlacementGroup {
                 self.want_soon(cx, oid);
                 return;
             }
-            match &ctx.known {
+            let head = match &ctx.known {
                 Known::No => {
                     self.desk.read(cx, Some(oid.clone()), vec![ReadItem::Xattrs], OnRead::Load { oid: oid.clone() });
                     if let Some(ctx) = self.contexts.get_mut(oid) {
@@ -231,27 +248,34 @@ impl PlacementGroup {
                     return;
                 }
                 Known::Asked => return,
-                Known::Yes(_) | Known::Damaged => {}
-            }
+                Known::Yes(info) => Some(info.clone()),
+                Known::Damaged => None,
+            };
+            // A clone that is read, or rolled back to, must be here (and for writes: everywhere).
+            let needed = ctx.clone_needed(oid);
             if !writes && !self.lease_holds(cx) {
                 self.lease_waits.insert(oid.clone());
                 return;
             }
-            // A clone that is read, or rolled back to, must be here (and for writes: everywhere).
-            if let Some(clone) = self.clone_needed(oid)
+            if let Some(clone) = needed
                 && self.is_held_back(&clone, writes)
             {
                 self.want_soon(cx, &clone);
                 return;
             }
-            let Some(running) = self.contexts.get_mut(oid).and_then(|c| c.queue.pop_front()) else { return };
+            let Some(ctx) = self.contexts.get_mut(oid) else { return };
+            let Some(running) = ctx.queue.pop_front() else { return };
+            more = !ctx.queue.is_empty();
             if let (true, [Op::Unwatch { cookie }]) = (running.internal, &*running.op.ops)
                 && !self.watches.is_over(oid, running.op.reqid.session, *cookie, cx.now)
             {
                 // Renewed meanwhile.
                 continue;
             }
-            self.execute(cx, oid, running);
+            match head {
+                Some(head) => self.execute_on(cx, oid, running, head),
+                None => self.refuse(cx, oid, &running, OpError::Damaged { at: 0 }),
+            }
         }
     }
 
@@ -266,21 +290,16 @@ impl PlacementGroup {
             snapc: SnapContext::default(),
             ops: vec![Op::Unwatch { cookie }],
         };
-        let running =
-            Running { op, ids: Vec::new(), fetched: Fetched::default(), reading: None, writes: true, internal: true };
+        let running = Running {
+            op,
+            ids: OpIds::default(),
+            fetched: Fetched::default(),
+            reading: None,
+            writes: true,
+            internal: true,
+        };
         self.contexts.entry(oid.clone()).or_default().queue.push_back(Box::new(running));
         self.pump(cx, oid);
-    }
-
-    /// Which clone the operation at the head of the queue needs besides the head.
-    fn clone_needed(&self, oid: &ObjectId) -> Option<ObjectId> {
-        let ctx = self.contexts.get(oid)?;
-        let Known::Yes(Some(info)) = &ctx.known else { return None };
-        let front = ctx.queue.front()?;
-        let snap = front.op.ops.iter().find_map(|o| if let Op::Rollback { snap } = o { Some(*snap) } else { None });
-        let snap = snap.unwrap_or(front.op.oid.snap);
-        let id = info.snaps.resolve(snap).filter(|s| *s != SnapId::HEAD)?;
-        Some(ObjectId { snap: id, ..oid.clone() })
     }
 
     pub(crate) fn on_loaded(&mut self, cx: &mut Step<'_>, oid: ObjectId, result: Result<Vec<ReadValue>, ReadFault>) {
@@ -374,18 +393,19 @@ impl PlacementGroup {
         }
     }
 
-    /// Runs one operation; what it still needs is read, and it is run again then.
+    /// Goes on with an operation once what it needed was read.
     fn execute(&mut self, cx: &mut Step<'_>, oid: &ObjectId, running: Box<Running>) {
         let Some(Context { known, .. }) = self.contexts.get(oid) else { return };
-        let head = match known {
-            Known::Yes(info) => info.clone(),
+        match known {
+            Known::Yes(info) => self.execute_on(cx, oid, running, info.clone()),
             // What is stored was replaced while this one read it: begin again.
-            Known::No | Known::Asked => return self.begin_again(oid, running),
-            Known::Damaged => {
-                self.refuse(cx, oid, &running, OpError::Damaged { at: 0 });
-                return;
-            }
-        };
+            Known::No | Known::Asked => self.begin_again(oid, running),
+            Known::Damaged => self.refuse(cx, oid, &running, OpError::Damaged { at: 0 }),
+        }
+    }
+
+    /// Runs one operation; what it still needs is read, and it is run again then.
+    fn execute_on(&mut self, cx: &mut Step<'_>, oid: &ObjectId, running: Box<Running>, head: Option<ObjectInfo>) {
         let mut read_from = oid.clone();
         let mut state = exists(head.as_ref()).cloned();
         if running.op.oid.snap != SnapId::HEAD {
@@ -422,7 +442,7 @@ impl PlacementGroup {
                     self.notify(cx, &running.op, running.ids.clone(), version, done.results);
                     return;
                 }
-                Self::reply(cx, &running.ids, &Reply::Done { outcome: Ok(done.results), version });
+                Self::reply(cx, running.ids.iter(), &Reply::Done { outcome: Ok(done.results), version });
             }
             Ok(done) => {
                 self.watch_effects(cx, oid, &done.effects);
@@ -462,7 +482,8 @@ impl PlacementGroup {
         };
         if !running.writes || self.cfg.is(Fault::ForgetErrors) {
             let ids = self.queued.remove(&running.op.reqid).unwrap_or_else(|| running.ids.clone());
-            Self::reply(cx, &ids, &Reply::Done { outcome: Err(e), version: prior.unwrap_or_default() });
+            self.logged = Some(running.op.reqid);
+            Self::reply(cx, ids.iter(), &Reply::Done { outcome: Err(e), version: prior.unwrap_or_default() });
             return;
         }
         self.order_nothing(cx, oid, running, prior, Err(e));
@@ -483,10 +504,10 @@ impl PlacementGroup {
             change: Change::Error,
             reqid: Some(running.op.reqid),
             acked_below: running.op.acked_below,
-            outcome: Some(outcome.clone()),
+            outcome: Some(outcome),
             delta: Delta::default(),
         };
-        self.order(cx, oid, vec![entry], Vec::new(), running, outcome, prior.unwrap_or_default());
+        self.order(cx, oid, vec![entry], Vec::new(), running, prior.unwrap_or_default(), None);
     }
 
     /// Turns an executed vector into log entries and a transaction.
@@ -507,8 +528,8 @@ impl PlacementGroup {
             return;
         }
         let before = exists(head.as_ref());
-        let mut ops = Vec::with_capacity(done.writes.len() + 3);
-        let mut entries = Vec::with_capacity(2);
+        let mut ops = done.writes;
+        let mut entries = Vec::with_capacity(1);
         let mut info = done.info;
         let snapc = &running.op.snapc;
         let removed = &self.view.pool.removed_snaps;
@@ -530,8 +551,9 @@ impl PlacementGroup {
                     clone_of: fresh.clone(),
                     ..ObjectInfo::default()
                 };
-                ops.push(TxnOp::Clone { from: oid.clone(), to: to.clone() });
-                ops.push(set_info(&to, &frozen));
+                // Before anything changes.
+                ops.insert(0, TxnOp::Clone { from: oid.clone(), to: to.clone() });
+                ops.insert(1, set_info(&to, &frozen));
                 info.snaps.clones.push(CloneInfo { id, snaps: fresh, size: was.size, overlap: vec![(0, was.size)] });
                 entries.push(LogEntry {
                     version,
@@ -555,7 +577,6 @@ impl PlacementGroup {
             info.changed = version;
         }
         let changed = info.changed;
-        ops.extend(done.writes);
         let mut after = Some(info);
         let mut change = Change::Modify;
         if !done.exists {
@@ -568,7 +589,8 @@ impl PlacementGroup {
             }
         }
         if let Some(i) = &after {
-            ops.push(set_info(oid, i));
+            let value = seal_with(&mut self.desk.pen, Kind::Object, i);
+            ops.push(TxnOp::SetXattr { oid: oid.clone(), name: Bytes::from_static(INFO_XATTR), value });
         }
         let (was, is) = (before, exists(after.as_ref()));
         let delta = Delta {
@@ -583,15 +605,13 @@ impl PlacementGroup {
             change,
             reqid: running.reqid(),
             acked_below: running.op.acked_below,
-            outcome: running.reqid().map(|_| Ok(done.results.clone())),
+            outcome: running.reqid().map(|_| Ok(done.results)),
             delta,
         });
-        if let Some(ctx) = self.contexts.get_mut(oid) {
-            ctx.known = Known::Yes(after);
-        }
-        self.order(cx, oid, entries, ops, &running, Ok(done.results), changed);
+        self.order(cx, oid, entries, ops, &running, changed, Some(after));
     }
 
+    /// `after`: how it leaves the head, if it changes it.
     #[expect(clippy::too_many_arguments, reason = "the parts of one write, gathered once")]
     fn order(
         &mut self,
@@ -600,24 +620,29 @@ impl PlacementGroup {
         entries: Vec<LogEntry>,
         ops: Vec<TxnOp>,
         running: &Running,
-        outcome: Outcome,
         reply_version: Version,
+        after: Option<Option<ObjectInfo>>,
     ) {
         let reqid = running.reqid();
         let ids = match reqid {
-            Some(r) => self.queued.remove(&r).unwrap_or_else(|| vec![running.op.id]),
-            None => Vec::new(),
+            Some(r) => self.queued.remove(&r).unwrap_or_else(|| running.ids.clone()),
+            None => OpIds::default(),
         };
+        self.logged = reqid;
         if let Some(ctx) = self.contexts.get_mut(oid) {
             ctx.writes += 1;
+            if let Some(after) = after {
+                ctx.known = Known::Yes(after);
+            }
         }
-        self.spread(cx, Ordered { oid: oid.clone(), entries, ops, local: None, reqid, ids, outcome, reply_version });
+        self.spread(cx, Ordered { oid: oid.clone(), entries, ops, local: None, reqid, ids, reply_version });
     }
 
     /// A write is safe on all members.
     pub(crate) fn write_done(&mut self, cx: &mut Step<'_>, oid: &ObjectId) {
-        if let Some(ctx) = self.contexts.get_mut(oid) {
-            ctx.writes = ctx.writes.saturating_sub(1);
+        let Some(ctx) = self.contexts.get_mut(oid) else { return };
+        ctx.writes = ctx.writes.saturating_sub(1);
+        if !ctx.queue.is_empty() {
             self.pump(cx, oid);
         }
     }

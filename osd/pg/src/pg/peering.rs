@@ -400,7 +400,7 @@ impl PlacementGroup {
         if merge.rewound > 0 {
             ops.push(TxnOp::LogRewind { after: merge.common });
         }
-        ops.extend(merge.appended.iter().map(Self::keep_entry));
+        ops.extend(merge.appended.iter().map(|e| Self::keep_entry(e)));
         ops.extend(merge.remove.into_iter().map(|oid| TxnOp::Remove { oid }));
         for (oid, item) in merge.missing {
             self.set_missing(oid, item, ops);
@@ -492,7 +492,7 @@ impl PlacementGroup {
             ops.push(TxnOp::LogRewind { after: Version::default() });
             self.log.replace(part, dups.clone());
             ops.push(TxnOp::LogTrim { to: self.log.tail() });
-            ops.extend(part.entries.iter().map(Self::keep_entry));
+            ops.extend(part.entries.iter().map(|e| Self::keep_entry(e)));
             ops.push(self.keep_tail());
             self.keep_dups(&mut ops);
             self.info.backfilled = Cursor::Min;

@@ -50,10 +50,9 @@ impl Primary {
     }
 
     /// Does a member lack it.
-    fn lacking(&self, oid: &ObjectId) -> impl Iterator<Item = OsdId> {
-        let oid = oid.clone();
+    fn lacking<'a>(&'a self, oid: &'a ObjectId) -> impl Iterator<Item = OsdId> + 'a {
         self.members.iter().copied().filter(move |m| {
-            self.peers.get(m).and_then(|q| q.missing.as_ref()).is_some_and(|missing| missing.contains_key(&oid))
+            self.peers.get(m).and_then(|q| q.missing.as_ref()).is_some_and(|missing| missing.contains_key(oid))
         })
     }
 }

@@ -7,15 +7,17 @@
 //! Acknowledgements are cumulative ("durable up to"), so saying one twice is harmless and a lost connection is healed by
 //! sending again what is not acknowledged.
 
+use std::sync::Arc;
+
 use nacre_proto::ids::{ObjectId, OsdId, Version};
 use nacre_proto::txn::TxnOp;
 
-use super::{Fault, OnCommit, PlacementGroup, Role, drifted};
-use crate::io::{Duration, Step, Time};
+use super::{Fault, OnCommit, OpIds, PlacementGroup, Primary, Role, drifted};
+use crate::io::{Duration, Output, Step, Time};
 use crate::log::{LogEntry, Outcome, ReqId};
-use crate::msg::Body;
+use crate::msg::{Body, Cursor, Rep};
 use crate::object::head_of;
-use crate::op::{OpId, Reply};
+use crate::op::Reply;
 
 /// A write on its way to being safe.
 #[derive(Clone, Debug)]
@@ -23,14 +25,17 @@ pub(crate) struct Write {
     pub(crate) version: Version,
     pub(crate) oid: ObjectId,
     pub(crate) reqid: Option<ReqId>,
-    pub(crate) ids: Vec<OpId>,
-    pub(crate) outcome: Outcome,
+    pub(crate) ids: OpIds,
     pub(crate) reply_version: Version,
     /// What was sent, to send it again.
-    prev: Version,
-    entries: Vec<LogEntry>,
-    ops: Vec<TxnOp>,
-    trim_to: Version,
+    rep: Arc<Rep>,
+}
+
+impl Write {
+    /// What the request that led to it is answered.
+    fn outcome(&self) -> Outcome {
+        self.rep.entries.last().and_then(|e| e.outcome.clone()).unwrap_or(Ok(Vec::new()))
+    }
 }
 
 /// A change of one object, ready to be replicated.
@@ -42,9 +47,20 @@ pub(crate) struct Ordered {
     /// is the operator's decision about it.
     pub(crate) local: Option<Vec<TxnOp>>,
     pub(crate) reqid: Option<ReqId>,
-    pub(crate) ids: Vec<OpId>,
-    pub(crate) outcome: Outcome,
+    pub(crate) ids: OpIds,
     pub(crate) reply_version: Version,
+}
+
+impl Primary {
+    /// A write as it goes to one member. One that is being filled gets the log of what lies beyond its cursor, and the
+    /// data later.
+    fn rep_for(&self, to: OsdId, oid: &ObjectId, rep: &Arc<Rep>) -> Arc<Rep> {
+        let filled = |c: &Cursor| c.is_max() || c.covers(&head_of(oid));
+        if self.peers.get(&to).is_none_or(|q| filled(&q.info.backfilled)) {
+            return Arc::clone(rep);
+        }
+        Arc::new(Rep { ops: Vec::new(), entries: rep.entries.clone(), ..**rep })
+    }
 }
 
 impl PlacementGroup {
@@ -57,48 +73,39 @@ impl PlacementGroup {
     pub(crate) fn spread(&mut self, cx: &mut Step<'_>, w: Ordered) {
         let Some(version) = w.entries.last().map(|e| e.version) else { return };
         let prev = self.info.last_update;
-        let mut local = w.ops.clone();
+        let mut local = Vec::with_capacity(w.ops.len() + w.entries.len());
+        local.extend(w.ops.iter().cloned());
         let decided = w.local.is_some();
         local.extend(w.local.unwrap_or_default());
-        for e in &w.entries {
+        let entries: Vec<Arc<LogEntry>> = w.entries.into_iter().map(Arc::new).collect();
+        for e in &entries {
             if decided {
                 self.settle_here(e, &mut local);
             }
-            local.push(Self::keep_entry(e));
+            local.push(self.append_entry(e));
             self.info.stats.add(&e.delta);
-            self.log.push(e.clone());
+            self.log.push(Arc::clone(e));
         }
         self.info.last_update = version;
         let trim_to = self.trim_point();
         self.trim_log(trim_to, &mut local);
+        let rep = Arc::new(Rep { prev, entries, ops: w.ops, trim_to });
         let Role::Primary(p) = &mut self.role else { return };
-        for e in &w.entries {
-            p.settle_peers(e, w.ops.is_empty());
+        for e in &rep.entries {
+            p.settle_peers(e, rep.ops.is_empty());
         }
         if let Some(s) = &mut p.scrub {
-            w.entries.iter().for_each(|e| s.changed(&e.oid));
+            rep.entries.iter().for_each(|e| s.changed(&e.oid));
         }
         if let Some(r) = &mut p.recount {
-            w.entries.iter().for_each(|e| r.note(e));
+            rep.entries.iter().for_each(|e| r.note(e));
         }
         for &to in &p.members {
-            // A member that is being filled gets the log of what lies beyond its cursor, and the data later.
-            let there = p.peers.get(&to).is_none_or(|q| q.info.backfilled.covers(&head_of(&w.oid)));
-            let ops = if there { w.ops.clone() } else { Vec::new() };
-            self.desk.send(cx, to, Body::Rep { prev, entries: w.entries.clone(), ops, trim_to });
+            let rep = p.rep_for(to, &w.oid, &rep);
+            self.desk.send(cx, to, Body::Rep(rep));
         }
-        p.inflight.push_back(Write {
-            version,
-            oid: w.oid,
-            reqid: w.reqid,
-            ids: w.ids,
-            outcome: w.outcome,
-            reply_version: w.reply_version,
-            prev,
-            entries: w.entries,
-            ops: w.ops,
-            trim_to,
-        });
+        let Ordered { oid, reqid, ids, reply_version, .. } = w;
+        p.inflight.push_back(Write { version, oid, reqid, ids, reply_version, rep });
         self.desk.submit(cx, local, OnCommit::Write(version));
     }
 
@@ -119,33 +126,25 @@ impl PlacementGroup {
     }
 
     /// Member: a write in the primary's order.
-    pub(crate) fn on_rep(
-        &mut self,
-        cx: &mut Step<'_>,
-        from: OsdId,
-        prev: Version,
-        entries: Vec<LogEntry>,
-        ops: Vec<TxnOp>,
-        trim_to: Version,
-    ) {
+    pub(crate) fn on_rep(&mut self, cx: &mut Step<'_>, from: OsdId, rep: Arc<Rep>) {
         if !matches!(self.role, Role::Replica) {
             return;
         }
-        let Some(version) = entries.last().map(|e| e.version) else { return };
-        let mut ops = ops;
+        let Some(version) = rep.entries.last().map(|e| e.version) else { return };
         if version <= self.info.last_update {
             // Sent again after a lost connection: it is here; acknowledge once all before it is durable.
             self.desk.submit(cx, Vec::new(), OnCommit::Ack { to: from, version });
             return;
         }
-        if prev != self.info.last_update && !self.cfg.takes_stale() {
+        if rep.prev != self.info.last_update && !self.cfg.takes_stale() {
             // One before it was lost with a connection and will be sent again, and this one after it.
             return;
         }
+        let Rep { entries, mut ops, trim_to, .. } = Arc::unwrap_or_clone(rep);
         let bare = ops.is_empty();
         for e in entries {
             self.settle_member(&e, bare, &mut ops);
-            ops.push(Self::keep_entry(&e));
+            ops.push(self.append_entry(&e));
             self.info.stats.add(&e.delta);
             self.log.push(e);
         }
@@ -175,15 +174,14 @@ impl PlacementGroup {
         } else {
             least(&mut p.members.iter().copied().chain(std::iter::once(me)))
         };
-        let mut done = Vec::new();
-        while p.inflight.front().is_some_and(|w| w.version <= safe) {
-            if let Some(w) = p.inflight.pop_front() {
-                p.committed = p.committed.max(w.version);
-                done.push(w);
+        while let Role::Primary(p) = &mut self.role
+            && let Some(w) = p.inflight.pop_front_if(|w| w.version <= safe)
+        {
+            p.committed = p.committed.max(w.version);
+            for op in w.ids.iter() {
+                cx.out
+                    .push(Output::Reply { op, reply: Reply::Done { outcome: w.outcome(), version: w.reply_version } });
             }
-        }
-        for w in done {
-            Self::reply(cx, &w.ids, &Reply::Done { outcome: w.outcome, version: w.reply_version });
             self.write_done(cx, &w.oid);
         }
     }
@@ -196,9 +194,7 @@ impl PlacementGroup {
         }
         let has = p.durable.get(&to).copied().unwrap_or_default();
         for w in p.inflight.iter().filter(|w| w.version > has) {
-            let there = p.peers.get(&to).is_none_or(|q| q.info.backfilled.covers(&head_of(&w.oid)));
-            let ops = if there { w.ops.clone() } else { Vec::new() };
-            self.desk.send(cx, to, Body::Rep { prev: w.prev, entries: w.entries.clone(), ops, trim_to: w.trim_to });
+            self.desk.send(cx, to, Body::Rep(p.rep_for(to, &w.oid, &w.rep)));
         }
         if !self.lease_waits.is_empty() {
             p.lease_asked = None;

@@ -70,7 +70,7 @@ impl PlacementGroup {
         }
         child.log = self.log.divide(mine).0;
         if self.cfg.is(Fault::SplitForgetsRequests) {
-            let entries = child.log.iter().map(|e| crate::log::LogEntry { reqid: None, ..e.clone() }).collect();
+            let entries: Vec<_> = child.log.iter().map(|e| crate::log::LogEntry { reqid: None, ..e.clone() }).collect();
             child.log = Log::load(child.log.tail(), entries, crate::log::Dups::default());
         }
         child.missing = self.missing.iter().filter(|(o, _)| mine(o)).map(|(o, m)| (o.clone(), *m)).collect();
@@ -104,7 +104,7 @@ impl Log {
         keeps: impl Fn(&ObjectId) -> bool,
     ) -> (Log, std::collections::BTreeSet<nacre_proto::ids::Version>) {
         let marked = self.iter().filter(|e| !keeps(&e.oid)).map(|e| e.version).collect();
-        let entries = self.iter().map(|e| if keeps(&e.oid) { e.clone() } else { e.mark() }).collect();
+        let entries: Vec<_> = self.iter().map(|e| if keeps(&e.oid) { e.clone() } else { e.mark() }).collect();
         (Log::load(self.tail(), entries, self.dups().clone()), marked)
     }
 }

@@ -15,7 +15,7 @@ use nacre_proto::txn::TxnOp;
 
 use super::operate::{info_of, set_info};
 use super::replicate::Ordered;
-use super::{Fault, OnCommit, OnRead, PlacementGroup, Role};
+use super::{Fault, OnCommit, OnRead, OpIds, PlacementGroup, Role};
 use crate::format::{Kind, open};
 use crate::io::{Output, ReadFault, ReadItem, ReadValue, Request, Step};
 use crate::log::{Change, Delta, LogEntry};
@@ -214,15 +214,13 @@ impl PlacementGroup {
             ctx.ordered(change.after.clone());
         }
         let Trimmed { entries, ops, .. } = change;
-        let outcome = Ok(Vec::new());
         let w = Ordered {
             oid: head.clone(),
             entries,
             ops,
             local: None,
             reqid: None,
-            ids: Vec::new(),
-            outcome,
+            ids: OpIds::default(),
             reply_version: version,
         };
         self.spread(cx, w);

@@ -12,7 +12,7 @@ use nacre_proto::txn::TxnOp;
 
 use super::operate::{info_of, set_info};
 use super::replicate::Ordered;
-use super::{OnRead, PlacementGroup, Primary, Role};
+use super::{OnRead, OpIds, PlacementGroup, Primary, Role};
 use crate::io::{ReadFault, ReadItem, ReadValue, Step};
 use crate::log::{Change, Delta, LogEntry, MissingItem};
 use crate::object::head_of;
@@ -120,9 +120,8 @@ impl PlacementGroup {
         if let Some(ctx) = self.contexts.get_mut(&head) {
             ctx.decided();
         }
-        let (ids, outcome) = (Vec::new(), Ok(Vec::new()));
-        let w =
-            Ordered { oid: head, entries, ops, local: Some(local), reqid: None, ids, outcome, reply_version: version };
+        let ids = OpIds::default();
+        let w = Ordered { oid: head, entries, ops, local: Some(local), reqid: None, ids, reply_version: version };
         self.spread(cx, w);
         self.object_ready(cx, oid);
     }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use nacre_proto::ids::{ObjectId, SessionId, Version};
 
-use super::{PlacementGroup, Role};
+use super::{OpIds, PlacementGroup, Role};
 use crate::exec::Effect;
 use crate::io::{Duration, Output, Step, Time, TimerId};
 use crate::log::ReqId;
@@ -43,7 +43,7 @@ struct Live {
 struct Notify {
     oid: ObjectId,
     reqid: ReqId,
-    ids: Vec<OpId>,
+    ids: OpIds,
     version: Version,
     payload: Bytes,
     /// What the vector answers, and where in it the notify's own answer goes.
@@ -85,7 +85,7 @@ impl Watches {
     pub(crate) fn clear(&mut self) -> Vec<OpId> {
         self.live.clear();
         self.by_id.clear();
-        std::mem::take(&mut self.notifies).into_values().flat_map(|n| n.ids).collect()
+        std::mem::take(&mut self.notifies).into_values().flat_map(|n| n.ids.iter().collect::<Vec<_>>()).collect()
     }
 }
 
@@ -178,7 +178,7 @@ impl PlacementGroup {
         &mut self,
         cx: &mut Step<'_>,
         op: &ClientOp,
-        ids: Vec<OpId>,
+        ids: OpIds,
         version: Version,
         results: Vec<OpResult>,
     ) {
@@ -232,7 +232,7 @@ impl PlacementGroup {
         if let Some(r) = n.results.get_mut(n.at) {
             *r = OpResult::Notified { notify: id, acks: n.acks, missed: n.missed };
         }
-        Self::reply(cx, &n.ids, &Reply::Done { outcome: Ok(n.results), version: n.version });
+        Self::reply(cx, n.ids.iter(), &Reply::Done { outcome: Ok(n.results), version: n.version });
     }
 
     /// A watch's time may be up.

@@ -65,11 +65,13 @@ pub enum Mutant {
     LeaveDamaged,
     /// Who was asked for a piece and went away is waited for.
     LosePulls,
+    /// A spare copy whose osd was down by the map for a while does not come forward again.
+    ReturnSilent,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 30] = [
+    pub const ALL: [Mutant; 31] = [
         Mutant::AckBeforeReplicas,
         Mutant::AckBeforeDurable,
         Mutant::SkipUpThru,
@@ -100,5 +102,6 @@ impl Mutant {
         Mutant::StaySilent,
         Mutant::LeaveDamaged,
         Mutant::LosePulls,
+        Mutant::ReturnSilent,
     ];
 }

@@ -635,6 +635,7 @@ pub(crate) enum Fault {
     StaySilent,
     LeaveDamaged,
     LosePulls,
+    ReturnSilent,
 }
 
 /// A span shortened (or, for a promise, lengthened) by what clocks may differ in rate.

@@ -36,6 +36,11 @@ impl PlacementGroup {
         }
         if self.view.same_interval(&view) {
             let wakes = matches!(self.role, Role::Dormant) && self.is_alive(&view);
+            // While the map showed it down the primary forgot its spare copy, and no connection need have been lost.
+            let returned = view.osd(self.me).up_from != self.view.osd(self.me).up_from;
+            if returned && matches!(self.role, Role::Stray) && !self.cfg.is(super::Fault::ReturnSilent) {
+                self.come_forward = view.primary;
+            }
             self.view = view;
             if wakes {
                 // Not a member, or the interval had changed with its return: the interval goes on.
@@ -204,3 +209,7 @@ impl PlacementGroup {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "interval_test.rs"]
+mod tests;

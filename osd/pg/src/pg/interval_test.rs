@@ -1,0 +1,60 @@
+//! Roles that maps give, input by input.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nacre_proto::ids::{Epoch, OsdId, PgId, PoolId};
+
+use crate::PlacementGroup;
+use crate::io::{Input, Output, Step, Time};
+use crate::msg::Body;
+use crate::state::Config;
+use crate::view::{OsdSight, PoolRules, View};
+
+const PG: PgId = PgId { pool: PoolId(1), seed: 0 };
+
+/// Feeds one input, makes what it writes durable, and gives whom it tells its info.
+fn tells(core: &mut PlacementGroup, input: Input) -> Vec<OsdId> {
+    let mut told = Vec::new();
+    let mut inputs = vec![input];
+    while let Some(input) = inputs.pop() {
+        let mut out = Vec::new();
+        core.step(&mut Step { now: Time(1), wall_ms: 1, out: &mut out }, input);
+        for o in out {
+            match o {
+                Output::Submit { id, .. } => inputs.push(Input::Committed(id)),
+                Output::Send { to, msg } if matches!(msg.body, Body::Info { .. }) => told.push(to),
+                _ => {}
+            }
+        }
+    }
+    told
+}
+
+fn view(epoch: u64, sights: &[(bool, u64)]) -> Arc<View> {
+    let sight = |(up, from): (bool, u64)| OsdSight { up, up_from: Epoch(from), ..OsdSight::default() };
+    let osds: BTreeMap<OsdId, OsdSight> = (0u32..).map(OsdId).zip(sights.iter().copied().map(sight)).collect();
+    let acting = vec![OsdId(0), OsdId(1)];
+    Arc::new(View {
+        epoch: Epoch(epoch),
+        up: acting.clone(),
+        up_primary: Some(OsdId(0)),
+        acting,
+        primary: Some(OsdId(0)),
+        pool: PoolRules { size: 2, min_size: 1, pg_num: 1, ..PoolRules::default() },
+        osds: Arc::new(osds),
+    })
+}
+
+#[test]
+fn a_spare_copy_that_was_down_by_the_map_comes_forward_again() {
+    let cfg = Arc::new(Config { check: true, ..Config::default() });
+    let first = view(1, &[(true, 1), (true, 1), (true, 1)]);
+    let mut core = PlacementGroup::create(PG, OsdId(2), cfg, Arc::clone(&first), Epoch(1));
+    assert_eq!(tells(&mut core, Input::Map(first)), [OsdId(0)]);
+    // It never noticed: its process ran on, and so did its connections.
+    assert_eq!(tells(&mut core, Input::Map(view(2, &[(true, 1), (true, 1), (false, 1)]))), []);
+    assert_eq!(tells(&mut core, Input::Map(view(3, &[(true, 1), (true, 1), (true, 3)]))), [OsdId(0)]);
+    // And once is enough.
+    assert_eq!(tells(&mut core, Input::Map(view(4, &[(true, 1), (true, 1), (true, 3)]))), []);
+}

@@ -1,11 +1,12 @@
 //! Each invariant fails when what it watches is broken by hand in a cluster that is otherwise at rest.
 
 use bytes::Bytes;
-use nacre_pg::io::{Request, SlotKind};
+use nacre_pg::io::{Input, Output, Request, SlotKind};
 use nacre_pg::log::ReqId;
+use nacre_pg::msg::{Body, PeerMsg};
 use nacre_pg::object::INFO_XATTR;
 use nacre_pg::op::{Op, OpError, OpResult};
-use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SnapId};
+use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SnapId, Version};
 use nacre_proto::txn::{Transaction, TxnOp, WriteHint};
 use nacre_store::ObjectStore;
 
@@ -165,10 +166,10 @@ fn a_request_that_takes_effect_twice_is_found() {
     let (mut w, ..) = cluster();
     let (osd, asked) = asked(&w, ledger::Kind::Write);
     let outcome = w.ledger.acked[&asked.reqid()].outcome.clone();
-    ledger::answered(&mut w, osd, &asked, &outcome);
+    ledger::answered(&mut w, osd, &asked, &outcome, Version::default());
     assert_eq!(w.violations, Vec::<String>::new());
     w.ledger.acked.get_mut(&asked.reqid()).unwrap().version.counter += 1;
-    ledger::answered(&mut w, osd, &asked, &outcome);
+    ledger::answered(&mut w, osd, &asked, &outcome, Version::default());
     found(&w, "took effect twice");
 }
 
@@ -176,7 +177,7 @@ fn a_request_that_takes_effect_twice_is_found() {
 fn another_answer_to_the_same_request_is_found() {
     let (mut w, ..) = cluster();
     let (osd, asked) = asked(&w, ledger::Kind::Write);
-    ledger::answered(&mut w, osd, &asked, &Err(OpError::Exists { at: 7 }));
+    ledger::answered(&mut w, osd, &asked, &Err(OpError::Exists { at: 7 }), Version::default());
     found(&w, "and once more");
 }
 
@@ -185,7 +186,7 @@ fn an_answer_that_is_not_remembered_is_found() {
     let (mut w, ..) = cluster();
     let (osd, mut asked) = asked(&w, ledger::Kind::Write);
     asked.tid = 1 << 40;
-    ledger::answered(&mut w, osd, &asked, &Ok(Vec::new()));
+    ledger::answered(&mut w, osd, &asked, &Ok(Vec::new()), Version::default());
     found(&w, "does not remember it");
 }
 
@@ -213,12 +214,12 @@ fn a_read_from_a_stale_primary_is_found() {
     let tid = w.history.objects[&oid.name].last().unwrap().tid;
     let read = ledger::Asked { client: 0, tid, pg, oid, kind: ledger::Kind::Read };
     let outcome = Ok(Vec::new());
-    ledger::answered(&mut w, osd, &read, &outcome);
+    ledger::answered(&mut w, osd, &read, &outcome, Version::default());
     assert_eq!(w.violations, Vec::<String>::new());
     let pg_num = w.maps.last().pool.pg_num;
     let later = Epoch(w.maps.last().epoch.0 + 1);
     w.ledger.served.insert(pg, ledger::Served { by: OsdId(99), interval: later, pg_num, since: 0 });
-    ledger::answered(&mut w, osd, &read, &outcome);
+    ledger::answered(&mut w, osd, &read, &outcome, Version::default());
     found(&w, "a stale read");
 }
 
@@ -281,4 +282,42 @@ fn a_request_that_is_never_answered_is_found() {
     w.ask_op(client, &oid.name, vec![Op::Read { offset: 0, len: 9 }], SnapId::HEAD);
     alive::settle(&mut w);
     found(&w, "healed, but not quiet in time");
+}
+
+#[test]
+fn an_answer_that_is_not_durable_everywhere_is_found() {
+    // A pg that was written in its present interval.
+    let written = |w: &World| {
+        let map = w.maps.last();
+        map.pgs().into_iter().find_map(|pg| {
+            let by = map.view(pg).primary?;
+            let (_, core) = w.nodes[by.0 as usize].pgs.get(&pg)?;
+            let e = core.log().iter().rfind(|e| e.reqid.is_some() && e.version.epoch == core.info().interval)?;
+            let member = *map.view(pg).acting.last()?;
+            Some((by, pg, e.version, e.oid.clone(), member))
+        })
+    };
+    let mut runs = (0..50).map(|s| rest(s, &Options::default())).filter_map(|w| Some((written(&w)?, w)));
+    let ((by, pg, version, oid, member), mut w) = runs.next().expect("a write of the last interval");
+    let read = ledger::Asked { client: 0, tid: 1 << 40, pg, oid, kind: ledger::Kind::Read };
+    ledger::answered(&mut w, by, &read, &Ok(Vec::new()), version);
+    assert_eq!(w.violations, Vec::<String>::new());
+    w.ledger.disks.durable.remove(&(member, pg, version));
+    ledger::answered(&mut w, by, &read, &Ok(Vec::new()), version);
+    found(&w, "which is not durable on");
+}
+
+#[test]
+fn an_effect_of_a_stale_message_is_found() {
+    let (mut w, osd, pg, _) = cluster();
+    let now = w.nodes[osd.0 as usize].pgs[&pg].1.info().interval;
+    let msg = |interval| PeerMsg { epoch: now, interval, body: Body::QueryLog { since: Version::default() } };
+    let input = |interval| Input::Peer { from: osd, msg: msg(interval) };
+    assert!(!interval::is_stale(&w, osd, pg, &input(now)));
+    let old = input(Epoch(now.0 - 1));
+    assert!(interval::is_stale(&w, osd, pg, &old));
+    // The core ignores it; one that answers is found out by its output.
+    w.input(osd, pg, old);
+    assert_eq!(w.violations, Vec::<String>::new());
+    assert!(interval::effect(osd, pg, &[Output::Gone]).unwrap().contains("an interval that is over"));
 }

@@ -86,11 +86,13 @@ pub enum Kind {
     Disks,
     /// The map changes all the time.
     Churn,
+    /// Copies are made anew, in many pieces, while who holds them comes and goes.
+    Recovery,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 5] = [Kind::Mixed, Kind::Lease, Kind::Late, Kind::Disks, Kind::Churn];
+    pub const ALL: [Kind; 6] = [Kind::Mixed, Kind::Lease, Kind::Late, Kind::Disks, Kind::Churn, Kind::Recovery];
 
     /// The name in scenario files and reports.
     #[must_use]
@@ -101,6 +103,7 @@ impl Kind {
             Kind::Late => "late",
             Kind::Disks => "disks",
             Kind::Churn => "churn",
+            Kind::Recovery => "recovery",
         }
     }
 
@@ -114,6 +117,8 @@ impl Kind {
             (Kind::Disks, Fault::FailingDisk | Fault::BitRot | Fault::ReplacedDisk) => 6,
             (Kind::Disks, Fault::PowerCut | Fault::SlowDisk) => 3,
             (Kind::Churn, Fault::Out | Fault::Reweight | Fault::Resize | Fault::Upmap | Fault::Affinity) => 5,
+            (Kind::Recovery, Fault::Reset | Fault::Out | Fault::Upmap) => 6,
+            (Kind::Recovery, Fault::CutMap | Fault::FailingDisk | Fault::ReplacedDisk | Fault::Crash) => 3,
             _ => 1,
         }
     }
@@ -124,7 +129,8 @@ impl Scenario {
     pub fn draw(seed: u64) -> Scenario {
         let mut r = Rng::new(seed ^ 0x7363_656e);
         let kind = match r.below(10) {
-            0..4 => Kind::Mixed,
+            0..3 => Kind::Mixed,
+            3 => Kind::Recovery,
             4 | 5 => Kind::Lease,
             6 => Kind::Late,
             7 | 8 => Kind::Disks,
@@ -189,6 +195,14 @@ impl Scenario {
             out.snapshots = false;
             out.watches = false;
             out.calm = 1500 * MS;
+        }
+        if kind == Kind::Recovery {
+            out.calm = 400 * MS;
+            out.objects = r.range(6, 12);
+            out.log_keep = [4, 12][r.below(2) as usize];
+            out.sync = [4 * MS, 30 * MS][r.below(2) as usize];
+            out.delay = [MS, 5 * MS][r.below(2) as usize];
+            out.grace = [120 * MS, 300 * MS, 1000 * MS][r.below(3) as usize];
         }
         if kind == Kind::Late {
             out.calm = 400 * MS;

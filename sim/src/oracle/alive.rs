@@ -1,5 +1,7 @@
 //! Liveness: a healed cluster becomes clean and answers everything within simulated time, and no run goes round in circles.
 
+use nacre_proto::ids::PgId;
+
 use crate::world::{MS, World};
 
 /// Is every pg clean by the newest map, and no request open.
@@ -8,15 +10,13 @@ fn is_quiet(w: &World) -> bool {
     w.clients.iter().all(|c| c.waiting() == 0)
         && w.is_delivered()
         && w.nodes.iter().all(|n| n.running && n.epoch == map.epoch)
-        && map.pgs().into_iter().all(|pg| {
-            let primary = map.view(pg).primary;
-            primary.is_some_and(|p| {
-                w.nodes[p.0 as usize]
-                    .pgs
-                    .get(&pg)
-                    .is_some_and(|(_, g)| g.is_clean() && g.is_trimmed() && !g.is_scrubbing())
-            })
-        })
+        && map.pgs().into_iter().all(|pg| is_settled(w, pg))
+}
+
+/// Has a pg nothing left to do, as its primary sees it.
+fn is_settled(w: &World, pg: PgId) -> bool {
+    let core = w.maps.last().view(pg).primary.and_then(|p| w.nodes[p.0 as usize].pgs.get(&pg));
+    core.is_some_and(|(_, g)| g.is_clean() && g.is_trimmed() && !g.is_scrubbing())
 }
 
 /// The one thing that healing alone does not mend: the newest write of an object, never acknowledged, lies in a block
@@ -73,7 +73,7 @@ fn stuck(w: &World) -> String {
         lines.extend(c.stuck());
     }
     let map = w.maps.last();
-    for pg in map.pgs() {
+    for pg in map.pgs().into_iter().filter(|pg| !is_settled(w, *pg)) {
         let view = map.view(pg);
         lines.push(format!("pg {pg} up {:?} acting {:?} map {}", view.up, view.acting, map.epoch));
         for node in &w.nodes {

@@ -8,7 +8,7 @@ use nacre_pg::op::{ClientOp, Op, OpError};
 use nacre_pg::view::pg_of_hash;
 use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SessionId, Version};
 
-use super::{acked, once, stale};
+use super::{acked, durable, once, stale};
 use crate::world::World;
 
 /// What kind of request it is.
@@ -91,14 +91,19 @@ impl Served {
 pub struct Ledger {
     /// Writes that were answered.
     pub acked: BTreeMap<ReqId, Acked>,
+    /// What reached which disk.
+    pub disks: durable::Disks,
     /// Who served each pg last.
     pub served: BTreeMap<PgId, Served>,
 }
 
 /// An osd answers a request.
-pub(crate) fn answered(w: &mut World, by: OsdId, asked: &Asked, outcome: &Outcome) {
+pub(crate) fn answered(w: &mut World, by: OsdId, asked: &Asked, outcome: &Outcome, version: Version) {
     match asked.kind {
-        Kind::Read => stale::check(w, by, asked),
+        Kind::Read => {
+            stale::check(w, by, asked);
+            durable::check(w, by, asked, version);
+        }
         Kind::Write => {
             let log = w.nodes[by.0 as usize].pgs.get(&asked.pg).map(|(_, g)| g.log());
             let logged = log.and_then(|l| l.reply_to(asked.reqid())).map(|d| d.version);
@@ -109,6 +114,7 @@ pub(crate) fn answered(w: &mut World, by: OsdId, asked: &Asked, outcome: &Outcom
                         let bad = once::compare(asked, old, &new);
                         w.violations.extend(bad);
                     } else {
+                        durable::check(w, by, asked, version);
                         w.ledger.acked.insert(asked.reqid(), new);
                     }
                 }

@@ -110,8 +110,8 @@ impl World {
             self.violations.push(format!("{from} answered an operation twice"));
             return;
         };
-        if let Reply::Done { outcome, .. } = &reply {
-            ledger::answered(self, from, &asked, outcome);
+        if let Reply::Done { outcome, version } = &reply {
+            ledger::answered(self, from, &asked, outcome, *version);
         }
         let Asked { client, tid, .. } = asked;
         let (delay, link) = self.route(End::Osd(from.0), End::Client(client));

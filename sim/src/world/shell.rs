@@ -11,7 +11,7 @@ use nacre_store::ObjectStore;
 
 use super::{End, Event, MS, World};
 use crate::node::Early;
-use crate::oracle::ledger;
+use crate::oracle::{interval, ledger};
 
 impl World {
     pub(super) fn peer(&mut self, to: OsdId, from: OsdId, pg: PgId, msg: PeerMsg) {
@@ -96,6 +96,7 @@ impl World {
         if !self.nodes[i].running {
             return;
         }
+        let stale = interval::is_stale(self, osd, pg, &input);
         let now = self.nodes[i].now(self.now);
         let wall_ms = self.now / MS;
         let mut out = Vec::new();
@@ -103,6 +104,9 @@ impl World {
         let core = *core;
         group.step(&mut Step { now, wall_ms, out: &mut out }, input);
         self.mix(out.len() as u64);
+        if stale {
+            self.violations.extend(interval::effect(osd, pg, &out));
+        }
         for o in out {
             self.output(osd, pg, core, o);
         }
@@ -117,6 +121,7 @@ impl World {
                 self.after(delay, Event::Peer { to, from: osd, link, pg, msg: Box::new(msg) });
             }
             Output::Submit { id, txn } => {
+                self.ledger.disks.submitted(osd, core, id, &txn);
                 let durable = Arc::clone(&self.nodes[i].durable);
                 let done = Box::new(move |r: Result<(), nacre_store::StoreError>| {
                     if r.is_ok() {
@@ -218,6 +223,7 @@ impl World {
             std::mem::take(&mut *durable.lock().unwrap_or_else(PoisonError::into_inner))
         };
         for (pg, core, id) in list {
+            self.ledger.disks.reached(osd, pg, core, id);
             if self.nodes[osd.0 as usize].pgs.get(&pg).is_some_and(|(c, _)| *c == core) {
                 self.input(osd, pg, Input::Committed(id));
             }

@@ -36,3 +36,5 @@ pub use pg::{Damage, Findings, PlacementGroup, Stored, TRANSITIONS};
 mod table_test;
 #[cfg(test)]
 mod testkit;
+#[cfg(test)]
+mod trio;

@@ -32,8 +32,10 @@ pub type Outcome = Result<Vec<OpResult>, OpError>;
 /// A remembered reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dup {
-    /// The version the operation got.
+    /// Its place in the order.
     pub version: Version,
+    /// The object's version, as it was answered.
+    pub replied: Version,
     /// What was answered.
     pub outcome: Outcome,
 }
@@ -59,7 +61,7 @@ impl crate::format::Codec for Outcome {
         }
     }
 }
-codec_struct!(Dup { version, outcome });
+codec_struct!(Dup { version, replied, outcome });
 
 /// What an entry did to its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,10 +104,12 @@ pub struct LogEntry {
     pub acked_below: u64,
     /// What was answered.
     pub outcome: Option<Outcome>,
+    /// The object's version that went with the answer, if it is not this entry's.
+    pub replied: Option<Version>,
     /// Counts.
     pub delta: Delta,
 }
-codec_struct!(LogEntry { version, oid, prior, change, reqid, acked_below, outcome, delta });
+codec_struct!(LogEntry { version, oid, prior, change, reqid, acked_below, outcome, replied, delta });
 
 impl LogEntry {
     /// Its place in the order alone, without effect: what stays of it where its object does not belong.
@@ -119,8 +123,15 @@ impl LogEntry {
             reqid: None,
             acked_below: 0,
             outcome: None,
+            replied: None,
             delta: Delta::default(),
         }
+    }
+
+    /// The reply to remember of it.
+    fn dup(&self) -> Dup {
+        let outcome = self.outcome.clone().unwrap_or(Ok(Vec::new()));
+        Dup { version: self.version, replied: self.replied.unwrap_or(self.version), outcome }
     }
 
     /// The version the object has after this entry; none if it is gone.
@@ -154,6 +165,19 @@ pub struct LogPart {
     pub entries: Vec<Arc<LogEntry>>,
 }
 codec_struct!(LogPart { tail, head, entries });
+
+/// Do versions rise through these entries, from after `from`.
+pub(crate) fn is_rising(from: Version, entries: &[Arc<LogEntry>]) -> bool {
+    let mut last = from;
+    entries.iter().all(|e| std::mem::replace(&mut last, e.version) < e.version)
+}
+
+impl LogPart {
+    /// Is it a part of a log at all: what another sent is not to stop this osd.
+    pub fn is_sound(&self) -> bool {
+        is_rising(self.tail, &self.entries) && self.entries.last().map_or(self.tail, |e| e.version) == self.head
+    }
+}
 
 /// One object whose stored state is not what the log says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,10 +263,15 @@ impl Log {
     /// What was answered to this request, if it was logged.
     pub fn reply_to(&self, reqid: ReqId) -> Option<Dup> {
         if let Some(&version) = self.reqs.get(&reqid) {
-            let e = self.entry(version)?;
-            return Some(Dup { version, outcome: e.outcome.clone().unwrap_or(Ok(Vec::new())) });
+            return Some(self.entry(version)?.dup());
         }
         self.dups.replies.get(&reqid).cloned()
+    }
+
+    /// Did the session say that it has had the answer to this request: then nobody waits for it any more, and it may be
+    /// forgotten; a copy of it that comes late is not to be carried out again.
+    pub fn is_answered(&self, reqid: ReqId) -> bool {
+        self.dups.acked.get(&reqid.session).is_some_and(|below| reqid.tid < *below)
     }
 
     /// The entry of a version.
@@ -264,10 +293,10 @@ impl Log {
         at.checked_sub(1).and_then(|i| self.entries.get(i)).map_or(self.tail, |e| e.version)
     }
 
-    /// Drops entries up to `to`. Replies which their session has not had yet stay remembered, `max_dups` of them; the
-    /// requests newly remembered and those dropped are returned for the store.
-    pub fn trim(&mut self, to: Version, max_dups: usize) -> (Vec<ReqId>, Vec<ReqId>) {
-        let mut kept = Vec::new();
+    /// Drops entries up to `to`. Replies which their session has not had yet stay remembered, `max_dups` of them, and as
+    /// many sessions, besides those of which something is remembered.
+    pub fn trim(&mut self, to: Version, max_dups: usize) -> Trimmed {
+        let (mut kept, mut sessions) = (Vec::new(), BTreeSet::new());
         while self.entries.front().is_some_and(|e| e.version <= to) {
             let Some(e) = self.entries.pop_front() else { break };
             self.tail = e.version;
@@ -275,9 +304,11 @@ impl Log {
             if self.reqs.get(&reqid) == Some(&e.version) {
                 self.reqs.remove(&reqid);
             }
+            if e.acked_below > 0 {
+                sessions.insert(reqid.session);
+            }
             if reqid.tid >= self.dups.acked.get(&reqid.session).copied().unwrap_or(0) {
-                let outcome = Arc::unwrap_or_clone(e).outcome.unwrap_or(Ok(Vec::new()));
-                self.dups.replies.insert(reqid, Dup { version: self.tail, outcome });
+                self.dups.replies.insert(reqid, e.dup());
                 kept.push(reqid);
             }
         }
@@ -299,7 +330,21 @@ impl Log {
         for r in &dropped {
             self.dups.replies.remove(r);
         }
-        (kept, dropped)
+        let over = self.dups.acked.len().saturating_sub(max_dups);
+        if over > 0 {
+            // Sessions are numbered as they come: the lowest are the oldest.
+            let idle = |s: &SessionId| {
+                let all = ReqId { session: *s, tid: 0 }..=ReqId { session: *s, tid: u64::MAX };
+                self.reqs.range(all.clone()).next().is_none() && self.dups.replies.range(all).next().is_none()
+            };
+            let gone: Vec<SessionId> = self.dups.acked.keys().filter(|s| idle(s)).take(over).copied().collect();
+            for s in gone {
+                self.dups.acked.remove(&s);
+                sessions.insert(s);
+            }
+        }
+        kept.extend(dropped);
+        Trimmed { requests: kept, sessions }
     }
 
     /// Loses what it remembers beyond the log: a deliberate fault.
@@ -394,6 +439,15 @@ impl Log {
         }
         Some(out)
     }
+}
+
+/// What of the memory of replies changed with a trim, for the store.
+#[derive(Clone, Debug, Default)]
+pub struct Trimmed {
+    /// Requests now remembered beyond the log, or forgotten.
+    pub requests: Vec<ReqId>,
+    /// Sessions whose mark can no longer be told from the log, or is forgotten.
+    pub sessions: BTreeSet<SessionId>,
 }
 
 struct Touched {

@@ -150,8 +150,6 @@ pub enum Body {
     Push { oid: ObjectId, version: Version, chunk: Chunk },
     /// Durable; the next piece may come.
     Pushed { oid: ObjectId, version: Version, at: CopyCursor },
-    /// An unfound object was given up or reverted: this is its new need.
-    Forget { oid: ObjectId, entry: LogEntry },
     /// Backfill: what do you hold after `from`, up to `to`.
     Scan { from: Cursor, to: Cursor },
     /// This.
@@ -202,7 +200,6 @@ impl Body {
             Body::Pulled { .. } => "pulled",
             Body::Push { .. } => "push",
             Body::Pushed { .. } => "pushed",
-            Body::Forget { .. } => "forget",
             Body::Scan { .. } => "scan",
             Body::Scanned { .. } => "scanned",
             Body::Progress { .. } => "progress",

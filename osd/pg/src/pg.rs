@@ -228,6 +228,16 @@ impl Desk {
         cx.out.push(Output::Submit { id, txn: Transaction { pg: self.pg, ops } });
     }
 
+    /// The interval is over: nothing that is being read is of use. Whose reads these were.
+    pub(crate) fn drop_reads(&mut self) -> Vec<OpIds> {
+        let reads = std::mem::take(&mut self.reads);
+        let asked = reads.into_values().filter_map(|(_, _, then)| match then {
+            OnRead::Exec(running) => running.read_by(),
+            _ => None,
+        });
+        asked.collect()
+    }
+
     pub(crate) fn read(&mut self, cx: &mut Step<'_>, oid: Option<ObjectId>, items: Vec<ReadItem>, then: OnRead) {
         let id = ReadId(self.next_read);
         self.next_read += 1;
@@ -474,7 +484,6 @@ impl PlacementGroup {
             Body::ScrubIs { round, lines } => self.on_scrub_is(from, round, lines),
             Body::Repair { items } => self.on_repair(cx, from, items),
             Body::Repairing { missing } => self.on_repairing(from, missing),
-            Body::Forget { .. } => {}
         }
     }
 

@@ -1,9 +1,10 @@
 //! What a placement group sees of the cluster map, as plain data, and the history of its intervals computed from it.
 //! How pgs come to OSDs is not decided here.
 //!
-//! Invariants of [`PastIntervals`]: in order, no overlap, all before the present interval; only intervals which could
-//! have taken writes are kept; neighbours with one acting set are one entry. So its length is bounded by the number of
-//! *different* acting sets since the pg was last clean, not by the number of map changes.
+//! Invariants of [`PastIntervals`]: in the order of their ends, all before the present interval; only intervals which
+//! could have taken writes are kept; those of one acting set are one entry, from the first to the last of them, unless a
+//! disk of the set was replaced or given up between. So its length is bounded by the number of *different* acting sets
+//! since the pg was last clean, not by the number of map changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -129,13 +130,13 @@ impl PastIntervals {
             return;
         }
         let acting: BTreeSet<OsdId> = last.acting.iter().copied().collect();
-        match self.list.last_mut() {
-            // Not merged over the change of a disk: what it held before is not what it holds after.
-            Some(prev) if prev.acting == acting && acting.iter().all(|&o| last.osd(o).born <= prev.first) => {
-                prev.last = last.epoch;
-            }
-            _ => self.list.push(PastInterval { first, last: last.epoch, acting }),
-        }
+        // Not merged over the change or the loss of a disk: what it held before is not what it holds after.
+        let same = |i: &PastInterval| {
+            i.acting == acting && acting.iter().all(|&o| last.osd(o).born <= i.first && last.osd(o).lost_at <= i.last)
+        };
+        let at = self.list.iter().rposition(same);
+        let first = at.map_or(first, |at| self.list.remove(at).first);
+        self.list.push(PastInterval { first, last: last.epoch, acting });
     }
 
     /// The intervals, oldest first.
@@ -203,3 +204,7 @@ impl PriorSet {
         out
     }
 }
+
+#[cfg(test)]
+#[path = "view_test.rs"]
+mod tests;

@@ -39,7 +39,7 @@ codec_enum!(Body {
     6 => Rep { 0: a }, 7 => RepAck { durable: a },
     8 => Lease { sent: a, last: b }, 9 => LeaseAck { sent: a }, 10 => Pull { oid: a, need: b, at: c },
     11 => Pulled { oid: a, need: b, chunk: c }, 12 => Push { oid: a, version: b, chunk: c },
-    13 => Pushed { oid: a, version: b, at: c }, 14 => Forget { oid: a, entry: b }, 15 => Scan { from: a, to: b },
+    13 => Pushed { oid: a, version: b, at: c }, 15 => Scan { from: a, to: b },
     16 => Scanned { from: a, list: b }, 17 => Progress { to: a, remove: b }, 18 => ProgressAck { to: a },
     19 => Reserve { kind: a, priority: b }, 20 => Reserved { kind: a }, 21 => Revoked { kind: a },
     22 => Release { kind: a }, 23 => Clean { history: a, trim_to: b }, 24 => Remove {},

@@ -29,6 +29,7 @@ fn entry() -> LogEntry {
         reqid: Some(ReqId { session: SessionId(5), tid: 8 }),
         acked_below: 3,
         outcome: Some(Ok(vec![OpResult::Done])),
+        replied: Some(v(7, 8)),
         delta: Delta { objects: 1, clones: -2, bytes: 3 },
     }
 }
@@ -51,7 +52,7 @@ fn bodies() -> Vec<Body> {
     let (past, info) = (PastIntervals::default(), Box::new(Info::new(PgId { pool: PoolId(3), seed: 4 })));
     let part = LogPart { tail: v(1, 1), head: v(7, 9), entries: vec![entry().into()] };
     let reqid = ReqId { session: SessionId(5), tid: 7 };
-    let dup = Dup { version: v(6, 2), outcome: Err(OpError::Guard { at: 1 }) };
+    let dup = Dup { version: v(6, 2), replied: v(6, 1), outcome: Err(OpError::Guard { at: 1 }) };
     let dups = Dups { replies: BTreeMap::from([(reqid, dup)]), acked: BTreeMap::from([(SessionId(5), 3)]) };
     let mut missing = Missing::default();
     missing.insert(oid(), MissingItem { need: v(7, 9), have: None });
@@ -94,7 +95,6 @@ fn bodies() -> Vec<Body> {
         Body::Pulled { oid: oid(), need, chunk: Some(chunk()) },
         Body::Push { oid: oid(), version: need, chunk: chunk() },
         Body::Pushed { oid: oid(), version: need, at },
-        Body::Forget { oid: oid(), entry: entry() },
         Body::Scan { from: Cursor::Min, to: to.clone() },
         Body::Scanned { from: to.clone(), list: vec![(oid(), need)] },
         Body::Progress { to: Cursor::Max, remove: vec![oid()] },

@@ -127,7 +127,10 @@ impl PlacementGroup {
         }
         let waiting = self.watches.clear();
         Self::reply(cx, waiting, &again);
-        self.contexts.clear();
+        for ctx in std::mem::take(&mut self.contexts).values() {
+            ctx.reads().for_each(|ids| Self::reply(cx, ids.iter(), &again));
+        }
+        self.desk.drop_reads().iter().for_each(|ids| Self::reply(cx, ids.iter(), &again));
         // A new interval's scrub will say what it finds; the objects may be another pg's by now.
         self.inconsistent.clear();
         self.lease_waits.clear();

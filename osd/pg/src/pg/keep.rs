@@ -246,7 +246,7 @@ impl PlacementGroup {
         if to <= self.log.tail() {
             return;
         }
-        let (kept, dropped) = self.log.trim(to, self.cfg.max_dups);
+        let trimmed = self.log.trim(to, self.cfg.max_dups);
         self.info.log_tail = self.log.tail();
         if self.cfg.is(super::Fault::ForgetDups) {
             self.log.forget_dups();
@@ -254,11 +254,13 @@ impl PlacementGroup {
             ops.push(self.keep_tail());
             return;
         }
-        for r in kept.iter().chain(&dropped) {
-            let op = self.keep_dup(r);
-            ops.push(op);
+        for r in &trimmed.requests {
+            ops.push(self.keep_dup(r));
         }
-        self.keep_acked(ops);
+        for s in trimmed.sessions {
+            let value = self.log.dups().acked.get(&s).map(|a| seal(Kind::Dup, a));
+            ops.push(TxnOp::SetMeta { key: meta_key(ACKED, &s), value });
+        }
         ops.push(TxnOp::LogTrim { to });
         ops.push(self.keep_tail());
         // Counts of trimmed entries can no longer be added up after a restart.

@@ -58,6 +58,11 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Who asked, if it only reads: writes are also known by their identity.
+    pub(crate) fn read_by(&self) -> Option<OpIds> {
+        (!self.writes).then(|| self.ids.clone())
+    }
+
     /// Under which identity it is remembered.
     fn reqid(&self) -> Option<ReqId> {
         (!self.internal).then_some(self.op.reqid)
@@ -76,6 +81,11 @@ impl Context {
         let snap = snap.unwrap_or(front.op.oid.snap);
         let id = info.snaps.resolve(snap).filter(|s| *s != SnapId::HEAD)?;
         Some(ObjectId { snap: id, ..oid.clone() })
+    }
+
+    /// Who waits for a read.
+    pub(crate) fn reads(&self) -> impl Iterator<Item = OpIds> {
+        self.queue.iter().filter_map(|r| r.read_by())
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -198,9 +208,15 @@ impl PlacementGroup {
                 match p.inflight.iter_mut().find(|w| w.reqid == Some(op.reqid)) {
                     Some(w) => w.ids.push(op.id),
                     None => {
-                        Self::reply(cx, [op.id], &Reply::Done { outcome: dup.outcome, version: dup.version });
+                        Self::reply(cx, [op.id], &Reply::Done { outcome: dup.outcome, version: dup.replied });
                     }
                 }
+                return;
+            }
+            if self.log.is_answered(op.reqid) {
+                // A copy that was held up on the way. Nobody waits for it, and what it did may be long overwritten.
+                let (outcome, version) = (Err(OpError::Invalid { at: 0 }), Version::default());
+                Self::reply(cx, [op.id], &Reply::Done { outcome, version });
                 return;
             }
         }
@@ -476,17 +492,19 @@ impl PlacementGroup {
         if running.internal {
             return;
         }
-        let prior = match self.contexts.get(oid).map(|c| &c.known) {
-            Some(Known::Yes(Some(info))) => Some(info.version),
+        let known = match self.contexts.get(oid).map(|c| &c.known) {
+            Some(Known::Yes(info)) => info.as_ref(),
             _ => None,
         };
+        let prior = known.map(|i| i.version);
+        let seen = exists(known).map(|i| i.changed).unwrap_or_default();
         if !running.writes || self.cfg.is(Fault::ForgetErrors) {
             let ids = self.queued.remove(&running.op.reqid).unwrap_or_else(|| running.ids.clone());
             self.logged = Some(running.op.reqid);
-            Self::reply(cx, ids.iter(), &Reply::Done { outcome: Err(e), version: prior.unwrap_or_default() });
+            Self::reply(cx, ids.iter(), &Reply::Done { outcome: Err(e), version: seen });
             return;
         }
-        self.order_nothing(cx, oid, running, prior, Err(e));
+        self.order_nothing(cx, oid, running, prior, seen, Err(e));
     }
 
     fn order_nothing(
@@ -495,6 +513,7 @@ impl PlacementGroup {
         oid: &ObjectId,
         running: &Running,
         prior: Option<Version>,
+        seen: Version,
         outcome: Outcome,
     ) {
         let entry = LogEntry {
@@ -505,9 +524,10 @@ impl PlacementGroup {
             reqid: Some(running.op.reqid),
             acked_below: running.op.acked_below,
             outcome: Some(outcome),
+            replied: Some(seen),
             delta: Delta::default(),
         };
-        self.order(cx, oid, vec![entry], Vec::new(), running, prior.unwrap_or_default(), None);
+        self.order(cx, oid, vec![entry], Vec::new(), running, seen, None);
     }
 
     /// Turns an executed vector into log entries and a transaction.
@@ -524,7 +544,8 @@ impl PlacementGroup {
             if running.internal {
                 return;
             }
-            self.order_nothing(cx, oid, &running, prior, Ok(done.results));
+            let seen = exists(head.as_ref()).map(|h| h.changed).unwrap_or_default();
+            self.order_nothing(cx, oid, &running, prior, seen, Ok(done.results));
             return;
         }
         let before = exists(head.as_ref());
@@ -563,6 +584,7 @@ impl PlacementGroup {
                     reqid: None,
                     acked_below: 0,
                     outcome: None,
+                    replied: None,
                     delta: Delta { objects: 0, clones: 1, bytes: was.size as i64 },
                 });
             }
@@ -606,6 +628,7 @@ impl PlacementGroup {
             reqid: running.reqid(),
             acked_below: running.op.acked_below,
             outcome: running.reqid().map(|_| Ok(done.results)),
+            replied: (changed != version).then_some(changed),
             delta,
         });
         self.order(cx, oid, entries, ops, &running, changed, Some(after));
@@ -658,3 +681,7 @@ impl PlacementGroup {
 pub(crate) fn set_info(oid: &ObjectId, info: &ObjectInfo) -> TxnOp {
     TxnOp::SetXattr { oid: oid.clone(), name: Bytes::from_static(INFO_XATTR), value: seal(Kind::Object, info) }
 }
+
+#[cfg(test)]
+#[path = "operate_test.rs"]
+mod tests;

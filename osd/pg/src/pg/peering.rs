@@ -367,7 +367,7 @@ impl PlacementGroup {
     /// The authoritative log has come.
     pub(crate) fn on_log(&mut self, cx: &mut Step<'_>, from: OsdId, part: &LogPart, dups: &Dups, stats: Stats) {
         let Role::Primary(p) = &self.role else { return };
-        if p.stage != (Stage::GetLog { from }) {
+        if p.stage != (Stage::GetLog { from }) || !part.is_sound() {
             return;
         }
         let recount = p.peers.get(&from).is_some_and(|q| q.info.recount);
@@ -481,7 +481,7 @@ impl PlacementGroup {
             }
             _ => return,
         }
-        if std::mem::replace(&mut self.told, true) {
+        if !part.is_sound() || std::mem::replace(&mut self.told, true) {
             return;
         }
         let mut ops = Vec::new();

@@ -14,7 +14,7 @@ use nacre_proto::txn::TxnOp;
 
 use super::{Fault, OnCommit, OpIds, PlacementGroup, Primary, Role, drifted};
 use crate::io::{Duration, Output, Step, Time};
-use crate::log::{LogEntry, Outcome, ReqId};
+use crate::log::{LogEntry, Outcome, ReqId, is_rising};
 use crate::msg::{Body, Cursor, Rep};
 use crate::object::head_of;
 use crate::op::Reply;
@@ -141,6 +141,10 @@ impl PlacementGroup {
             return;
         }
         let Rep { entries, mut ops, trim_to, .. } = Arc::unwrap_or_clone(rep);
+        if !is_rising(self.info.last_update, &entries) {
+            // No primary says that.
+            return;
+        }
         let bare = ops.is_empty();
         for e in entries {
             self.settle_member(&e, bare, &mut ops);

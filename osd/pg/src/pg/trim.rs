@@ -252,6 +252,7 @@ impl PlacementGroup {
             reqid: None,
             acked_below: 0,
             outcome: None,
+            replied: None,
             delta: Delta::default(),
         };
         let mut ops = Vec::new();

@@ -98,6 +98,7 @@ impl PlacementGroup {
             reqid: None,
             acked_below: 0,
             outcome: None,
+            replied: None,
             delta: Delta::default(),
         }
     }

@@ -1,0 +1,105 @@
+//! What becomes of requests at the edges: late duplicates, many sessions, the end of an interval.
+
+use nacre_proto::ids::{OsdId, SessionId, Version};
+
+use crate::io::{Input, Output, Step, Time};
+use crate::log::ReqId;
+use crate::msg::{Body, PeerMsg, Rep};
+use crate::op::{Op, Reply};
+use crate::state::Config;
+use crate::trio::{Trio, oid};
+
+fn append(text: &'static str) -> Vec<Op> {
+    vec![Op::Append { data: text.into() }]
+}
+
+fn two() -> Trio {
+    let mut t = Trio::with(Config { log_keep: 4, log_slack: 1, max_dups: 8, ..Config::default() });
+    t.map(&[0, 1], &[]);
+    t
+}
+
+#[test]
+fn a_late_duplicate_of_an_answered_request_does_nothing() {
+    let mut t = two();
+    let first = t.request(oid(), 100, append("a"));
+    assert!(t.send(0, first.clone()).is_some());
+    for tid in 101..120 {
+        let mut r = t.request(oid(), tid, append("b"));
+        r.acked_below = tid;
+        t.send(0, r);
+    }
+    assert!(t.cores[0].log().reply_to(first.reqid).is_none(), "the log still knows it: nothing is tested");
+    assert!(t.send(0, first).is_some(), "every request is answered");
+    let text = t.read(0).unwrap().unwrap();
+    assert_eq!(text.iter().filter(|b| **b == b'a').count(), 1, "appended twice");
+}
+
+#[test]
+fn sessions_that_come_and_go_are_not_remembered_for_ever() {
+    let mut t = two();
+    for n in 0..200 {
+        let mut r = t.request(oid(), 1000 + n, append("x"));
+        r.reqid.session = SessionId(n + 1);
+        r.acked_below = 5;
+        t.send(0, r);
+    }
+    for core in &t.cores[..2] {
+        assert!(core.log().dups().acked.len() <= 16, "{} sessions", core.log().dups().acked.len());
+    }
+}
+
+#[test]
+fn reads_that_wait_at_the_end_of_an_interval_are_sent_back() {
+    let mut t = two();
+    t.ask(0, Op::WriteFull { data: "old".into() });
+    t.map(&[0], &[]);
+    t.ask(0, Op::WriteFull { data: "newer".into() });
+    t.no_push = true;
+    t.map(&[1, 0], &[]);
+    let r = t.request(oid(), 900, vec![Op::Read { offset: 0, len: 9 }]);
+    assert_eq!(t.send(1, r), None, "the primary lacks the object and cannot have it");
+    t.no_push = false;
+    t.map(&[0, 1], &[]);
+    assert!(matches!(t.replies.get(&900), Some(Reply::Again { .. })));
+}
+
+#[test]
+fn a_retry_is_answered_as_the_first_was() {
+    let mut t = two();
+    t.ask(0, Op::WriteFull { data: "some".into() });
+    t.ask(0, Op::Watch { cookie: 1, timeout_ms: 600_000 });
+    for op in [
+        Op::Watch { cookie: 2, timeout_ms: 600_000 },
+        Op::Create { exclusive: false },
+        Op::Create { exclusive: true },
+        Op::SetXattr { name: "k".into(), value: "v".into() },
+        Op::RemoveXattr { name: "none".into() },
+    ] {
+        t.next += 1;
+        let r = t.request(oid(), t.next, vec![op.clone()]);
+        let first = t.send(0, r.clone());
+        assert!(first.is_some());
+        assert_eq!(t.send(0, r), first, "{op:?}");
+    }
+}
+
+#[test]
+fn a_member_survives_what_no_primary_says() {
+    let mut t = two();
+    t.ask(0, Op::WriteFull { data: "some".into() });
+    let log = t.cores[1].log();
+    let head = log.head();
+    let mut entry = log.iter().next_back().unwrap().clone();
+    entry.version = Version { epoch: head.epoch, counter: head.counter + 1 };
+    entry.reqid = Some(ReqId { session: SessionId(9), tid: 9 });
+    // The same entry twice: versions must rise.
+    let entries = vec![entry.clone().into(), entry.into()];
+    let rep = Rep { prev: head, entries, ops: Vec::new(), trim_to: Version::default() };
+    let msg = PeerMsg { epoch: t.view.epoch, interval: t.view.epoch, body: Body::Rep(rep.into()) };
+    let mut out = Vec::new();
+    let mut cx = Step { now: Time(1), wall_ms: 0, out: &mut out };
+    t.cores[1].step(&mut cx, Input::Peer { from: OsdId(0), msg });
+    assert_eq!(t.cores[1].log().head(), head);
+    assert!(!out.iter().any(|o| matches!(o, Output::Submit { .. })), "took it: {out:?}");
+}

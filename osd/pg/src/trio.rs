@@ -1,0 +1,256 @@
+//! Three cores with stores in memory, for tests that say who is up: messages arrive at once and in order, everything is
+//! durable at once, and time leaps on with every question.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, PoolId, SessionId, SnapId};
+use nacre_proto::txn::TxnOp;
+
+use crate::PlacementGroup;
+use crate::io::{Input, Output, ReadItem, ReadValue, Request, Step, Time};
+use crate::log::ReqId;
+use crate::msg::Body;
+use crate::op::{ClientOp, Op, OpError, OpId, OpResult, Reply, SnapContext};
+use crate::state::Config;
+use crate::view::{OsdSight, PoolRules, View};
+
+pub(crate) const PG: PgId = PgId { pool: PoolId(1), seed: 0 };
+
+/// One object as stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Thing {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) xattrs: BTreeMap<Bytes, Bytes>,
+    pub(crate) omap: BTreeMap<Bytes, Bytes>,
+    pub(crate) header: Bytes,
+}
+
+pub(crate) type Disk = BTreeMap<ObjectId, Thing>;
+
+/// Three osds; who is up is the test's to say.
+pub(crate) struct Trio {
+    pub(crate) cores: Vec<PlacementGroup>,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) view: View,
+    pub(crate) queue: VecDeque<(usize, Input)>,
+    pub(crate) replies: BTreeMap<u64, Reply>,
+    /// Pushed objects get lost on the way.
+    pub(crate) no_push: bool,
+    pub(crate) next: u64,
+}
+
+impl Trio {
+    pub(crate) fn new() -> Trio {
+        Trio::with(Config::default())
+    }
+
+    pub(crate) fn with(cfg: Config) -> Trio {
+        let ids: Vec<OsdId> = (0..3).map(OsdId).collect();
+        let sight = OsdSight { up: true, up_from: Epoch(1), up_thru: Epoch(1), ..OsdSight::default() };
+        let view = View {
+            epoch: Epoch(1),
+            up: vec![],
+            up_primary: None,
+            acting: vec![],
+            primary: None,
+            pool: PoolRules { size: 2, min_size: 1, pg_num: 1, ..PoolRules::default() },
+            osds: Arc::new(ids.iter().map(|o| (*o, sight)).collect()),
+        };
+        let cfg = Arc::new(Config { check: true, ..cfg });
+        let cores =
+            ids.iter().map(|o| PlacementGroup::create(PG, *o, Arc::clone(&cfg), Arc::new(view.clone()), Epoch(1)));
+        let cores = cores.collect();
+        let (queue, replies) = (VecDeque::new(), BTreeMap::new());
+        Trio { cores, disks: vec![Disk::new(); 3], view, queue, replies, no_push: false, next: 1 }
+    }
+
+    /// The next epoch: these serve, and these were given up by the operator.
+    pub(crate) fn map(&mut self, acting: &[u32], lost: &[u32]) {
+        self.view.epoch = self.view.epoch.next();
+        let epoch = self.view.epoch;
+        let acting: Vec<OsdId> = acting.iter().copied().map(OsdId).collect();
+        let mut osds = BTreeMap::clone(&self.view.osds);
+        for (o, s) in &mut osds {
+            s.up = acting.contains(o);
+            s.dead = !s.up;
+            s.up_thru = epoch;
+            if lost.contains(&o.0) {
+                s.lost_at = epoch;
+            }
+        }
+        self.view.osds = Arc::new(osds);
+        self.view.up.clone_from(&acting);
+        self.view.primary = acting.first().copied();
+        self.view.up_primary = self.view.primary;
+        self.view.acting = acting;
+        // The primary last: members are there when it asks.
+        for i in (0..3).rev() {
+            self.queue.push_back((i, Input::Map(Arc::new(self.view.clone()))));
+        }
+        self.settle();
+    }
+
+    pub(crate) fn settle(&mut self) {
+        while let Some((i, input)) = self.queue.pop_front() {
+            let mut out = Vec::new();
+            self.cores[i].step(&mut Step { now: Time(self.next * 2_000_000_000), wall_ms: 1, out: &mut out }, input);
+            for o in out {
+                self.output(i, o);
+            }
+        }
+    }
+
+    fn output(&mut self, i: usize, o: Output) {
+        match o {
+            Output::Send { msg, .. } if self.no_push && matches!(msg.body, Body::Push { .. } | Body::Pulled { .. }) => {
+            }
+            Output::Send { to, msg } if self.view.acting.contains(&to) => {
+                self.queue.push_back((to.0 as usize, Input::Peer { from: OsdId(i as u32), msg }));
+            }
+            Output::Submit { id, txn } => {
+                txn.ops.into_iter().for_each(|op| apply(&mut self.disks[i], op));
+                self.queue.push_back((i, Input::Committed(id)));
+            }
+            Output::Read { id, oid, items } => {
+                let values = items.iter().map(|item| read(&self.disks[i], oid.as_ref(), item)).collect();
+                self.queue.push_back((i, Input::ReadDone { id, result: Ok(values) }));
+            }
+            Output::Reply { op, reply } => drop(self.replies.insert(op.0, reply)),
+            Output::Ask(Request::Slot { kind, holder, .. }) => {
+                self.queue.push_back((i, Input::Slot { kind, holder, granted: true }));
+            }
+            Output::Arm { id, .. } => {
+                // Time leaps on with every question, so whatever was waited for is over.
+                self.next += 1;
+                self.queue.push_back((i, Input::Timer(id)));
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn ask(&mut self, to: usize, op: Op) -> Option<Reply> {
+        self.next += 1;
+        let request = self.request(oid(), self.next, vec![op]);
+        self.send(to, request)
+    }
+
+    pub(crate) fn request(&self, oid: ObjectId, tid: u64, ops: Vec<Op>) -> ClientOp {
+        ClientOp {
+            id: OpId(tid),
+            reqid: ReqId { session: SessionId(1), tid },
+            acked_below: 0,
+            epoch: self.view.epoch,
+            oid,
+            snapc: SnapContext::default(),
+            ops,
+        }
+    }
+
+    /// Sends a request as it is; its answer, if one comes.
+    pub(crate) fn send(&mut self, to: usize, op: ClientOp) -> Option<Reply> {
+        let id = op.id.0;
+        self.queue.push_back((to, Input::Op(op)));
+        self.settle();
+        self.replies.remove(&id)
+    }
+
+    pub(crate) fn read(&mut self, from: usize) -> Option<Result<Bytes, OpError>> {
+        match self.ask(from, Op::Read { offset: 0, len: 100 })? {
+            Reply::Done { outcome, .. } => Some(outcome.map(|r| match &r[0] {
+                OpResult::Data(d) => d.clone(),
+                other => panic!("a read gave {other:?}"),
+            })),
+            Reply::Again { .. } => None,
+        }
+    }
+}
+
+pub(crate) fn oid() -> ObjectId {
+    ObjectId { pool: PoolId(1), hash: 7, namespace: Bytes::new(), name: "thing".into(), snap: SnapId::HEAD }
+}
+
+fn apply(disk: &mut Disk, op: TxnOp) {
+    match op {
+        TxnOp::Touch { oid } => drop(disk.entry(oid).or_default()),
+        TxnOp::Write { oid, offset, data, .. } => {
+            let bytes = &mut disk.entry(oid).or_default().bytes;
+            let end = offset as usize + data.len();
+            bytes.resize(bytes.len().max(end), 0);
+            bytes[offset as usize..end].copy_from_slice(&data);
+        }
+        TxnOp::Truncate { oid, size } => disk.entry(oid).or_default().bytes.resize(size as usize, 0),
+        TxnOp::Remove { oid } => drop(disk.remove(&oid)),
+        TxnOp::Clone { from, to } => {
+            let thing = disk.get(&from).expect("a clone of what is not there").clone();
+            disk.insert(to, thing);
+        }
+        TxnOp::CloneRange { from, to, from_offset, len, to_offset } => {
+            let source = &disk.get(&from).expect("a copy of what is not there").bytes;
+            let end = ((from_offset + len) as usize).min(source.len());
+            let part = source[(from_offset as usize).min(end)..end].to_vec();
+            let bytes = &mut disk.entry(to).or_default().bytes;
+            let (at, end) = (to_offset as usize, to_offset as usize + part.len());
+            bytes.resize(bytes.len().max(end), 0);
+            bytes[at..end].copy_from_slice(&part);
+        }
+        TxnOp::Rename { from, to } => {
+            let thing = disk.remove(&from).expect("what is renamed is there");
+            disk.insert(to, thing);
+        }
+        TxnOp::SetXattr { oid, name, value } => {
+            drop(disk.get_mut(&oid).expect("an xattr of what is not there").xattrs.insert(name, value));
+        }
+        TxnOp::RemoveXattr { oid, name } => drop(disk.entry(oid).or_default().xattrs.remove(&name)),
+        TxnOp::OmapSet { oid, entries } => disk.entry(oid).or_default().omap.extend(entries),
+        TxnOp::OmapSetHeader { oid, header } => disk.entry(oid).or_default().header = header,
+        TxnOp::OmapClear { oid } => {
+            let thing = disk.entry(oid).or_default();
+            thing.omap.clear();
+            thing.header = Bytes::new();
+        }
+        TxnOp::LogAppend { .. }
+        | TxnOp::LogTrim { .. }
+        | TxnOp::LogRewind { .. }
+        | TxnOp::SetMeta { .. }
+        | TxnOp::CreateCollection => {}
+        other => panic!("no test of three needs {other:?} yet"),
+    }
+}
+
+fn read(disk: &Disk, oid: Option<&ObjectId>, item: &ReadItem) -> ReadValue {
+    let none = Thing::default();
+    let there = oid.and_then(|o| disk.get(o));
+    let here = there.unwrap_or(&none);
+    let pairs = |p: &BTreeMap<Bytes, Bytes>| p.iter().map(|(k, v)| (k.clone(), v.clone())).collect::<Vec<_>>();
+    match item {
+        ReadItem::Meta => ReadValue::Meta(there.map(|h| h.bytes.len() as u64)),
+        ReadItem::Xattrs => ReadValue::Pairs(pairs(&here.xattrs), false),
+        ReadItem::Extent { offset, len } => {
+            let end = ((offset + len) as usize).min(here.bytes.len());
+            ReadValue::Data(Bytes::copy_from_slice(&here.bytes[(*offset as usize).min(end)..end]))
+        }
+        ReadItem::OmapHeader => ReadValue::Data(here.header.clone()),
+        ReadItem::OmapKeys(keys) => {
+            let mut found = pairs(&here.omap);
+            found.retain(|(k, _)| keys.contains(k));
+            ReadValue::Pairs(found, false)
+        }
+        ReadItem::OmapRange { after, max } => {
+            let mut found = pairs(&here.omap);
+            found.retain(|(k, _)| after.as_ref().is_none_or(|a| k > a));
+            let more = found.len() > *max as usize;
+            found.truncate(*max as usize);
+            ReadValue::Pairs(found, more)
+        }
+        ReadItem::List { after, max } => {
+            let record = |t: &Thing| t.xattrs.get(crate::object::INFO_XATTR).cloned().unwrap_or_default();
+            let list = disk.iter().filter(|(o, _)| after.as_ref().is_none_or(|a| *o > a));
+            let mut list: Vec<_> = list.map(|(o, t)| (o.clone(), record(t))).collect();
+            let more = list.len() > *max as usize;
+            list.truncate(*max as usize);
+            ReadValue::List(list, more)
+        }
+    }
+}

@@ -7,7 +7,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FallocateFlags, OFlags, StatxFlags, fallocate, statx};
@@ -37,31 +38,29 @@ const PIECE: usize = 512 << 10;
 /// Bytes that are copied into aligned memory at a time.
 const BOUNCE: usize = 8 << 20;
 
-/// What writes in bulk use again and again.
+/// What writes in bulk use again and again. A checkpoint and a commit write at the same time, each with its own ring.
 #[derive(Default)]
 struct Bulk {
-    ring: Ring,
-    bounce: AlignedBuf,
+    rings: Mutex<Vec<WriteRing>>,
+    /// The kernel may refuse io_uring to us (containers, hardened hosts): writes then go one by one.
+    refused: AtomicBool,
+    bounce: Mutex<AlignedBuf>,
 }
 
-/// io_uring, which the kernel may refuse us (containers, hardened hosts): writes then go one by one.
-#[derive(Default)]
-enum Ring {
-    #[default]
-    Untried,
-    Refused,
-    Ready(Box<WriteRing>),
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Ring {
-    fn ready(&mut self) -> Option<&mut WriteRing> {
-        if matches!(self, Ring::Untried) {
-            *self = WriteRing::new().map_or(Ring::Refused, |ring| Ring::Ready(ring.into()));
+impl Bulk {
+    fn ring(&self) -> Option<WriteRing> {
+        if self.refused.load(Ordering::Relaxed) {
+            return None;
         }
-        match self {
-            Ring::Ready(ring) => Some(ring),
-            _ => None,
+        let ring = lock(&self.rings).pop().or_else(WriteRing::new);
+        if ring.is_none() {
+            self.refused.store(true, Ordering::Relaxed);
         }
+        ring
     }
 }
 
@@ -71,7 +70,7 @@ pub(crate) struct FileDevice {
     size: u64,
     direct: bool,
     align: u64,
-    bulk: Mutex<Bulk>,
+    bulk: Bulk,
     path: PathBuf,
     /// A block device is claimed from mounts and other programs as well.
     claim: Option<File>,
@@ -106,13 +105,13 @@ impl FileDevice {
             let text = format!("its sectors of {align} bytes are larger than the {LARGE_SECTOR} that a store can use");
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
-        Ok(FileDevice { file, size, direct, align, bulk: Mutex::default(), path: path.to_owned(), claim: None })
+        Ok(FileDevice { file, size, direct, align, bulk: Bulk::default(), path: path.to_owned(), claim: None })
     }
 
     /// The same without io_uring.
     #[cfg(test)]
     pub(crate) fn without_ring(self) -> Self {
-        FileDevice { bulk: Mutex::new(Bulk { ring: Ring::Refused, ..Bulk::default() }), ..self }
+        FileDevice { bulk: Bulk { refused: AtomicBool::new(true), ..Bulk::default() }, ..self }
     }
 
     /// Keeps everyone else out as long as this is open, or a write through it is under way: the kernel holds on to the
@@ -207,11 +206,25 @@ impl Device for FileDevice {
     }
 
     fn write_many(&self, writes: &[(u64, &[u8])]) -> io::Result<()> {
-        let mut bulk = self.bulk.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let Bulk { ring, bounce } = &mut *bulk;
-        let Some(ring) = ring.ready() else {
+        let Some(mut ring) = self.bulk.ring() else {
             return writes.iter().try_for_each(|(offset, data)| self.write(*offset, data));
         };
+        let result = self.write_with(&mut ring, writes);
+        lock(&self.bulk.rings).push(ring);
+        result
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn discard(&self, offset: u64, len: u64) {
+        let _ = fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len);
+    }
+}
+
+impl FileDevice {
+    fn write_with(&self, ring: &mut WriteRing, writes: &[(u64, &[u8])]) -> io::Result<()> {
         // Pieces of which the disk takes many at once; what is not aligned goes through a bounce buffer, so much at a time.
         let pieces: Vec<(u64, &[u8])> = writes
             .iter()
@@ -223,6 +236,7 @@ impl Device for FileDevice {
         if pieces.iter().all(|(offset, data)| self.fits(*offset, data)) {
             return ring.write_all(&self.file, &pieces);
         }
+        let mut bounce = lock(&self.bulk.bounce);
         let mut rest = &pieces[..];
         while !rest.is_empty() {
             bounce.clear();
@@ -241,14 +255,6 @@ impl Device for FileDevice {
             rest = &rest[places.len()..];
         }
         Ok(())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    fn discard(&self, offset: u64, len: u64) {
-        let _ = fallocate(&self.file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len);
     }
 }
 
@@ -290,7 +296,7 @@ mod tests {
                 size: 4096,
                 direct: false,
                 align: 512,
-                bulk: Mutex::default(),
+                bulk: Bulk::default(),
                 path: path.into(),
                 claim: None,
             };

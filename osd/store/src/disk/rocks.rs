@@ -43,7 +43,8 @@ impl RocksKv {
         options.set_write_buffer_size(1 << 30);
         options.set_arena_block_size(1 << 20);
         options.set_max_write_buffer_number(2);
-        options.set_level_zero_file_num_compaction_trigger(4);
+        // Each checkpoint makes a file; filters keep a look-up from most of them.
+        options.set_level_zero_file_num_compaction_trigger(8);
         options.set_target_file_size_base(16 << 20);
         options.set_max_bytes_for_level_base(64 << 20);
         options.set_max_background_jobs(2);

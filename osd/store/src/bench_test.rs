@@ -13,13 +13,15 @@ fn bench(options: &Options) -> (Result<Vec<Row>, BenchError>, MemoryStore) {
     let result = std::thread::scope(|scope| {
         scope.spawn(|| {
             while !stop.load(Ordering::Relaxed) {
-                if store.commit(64) > 0 {
-                    flushes.fetch_add(1, Ordering::Relaxed);
+                // Counted before those who wait are told, who may look at once.
+                if store.pending() > 0 {
+                    flushes.fetch_add(1, Ordering::SeqCst);
+                    store.commit(64);
                 }
                 std::thread::yield_now();
             }
         });
-        let result = run(&store, folder.path(), options, &|| flushes.load(Ordering::Relaxed), |_| {});
+        let result = run(&store, folder.path(), options, &|| flushes.load(Ordering::SeqCst), |_| {});
         stop.store(true, Ordering::Relaxed);
         result
     });

@@ -58,7 +58,7 @@ impl Limits {
 
     /// Operations in a second at the workload's depth, or MiB in a second for large ones.
     pub(super) fn of(&mut self, workload: &Workload) -> io::Result<f64> {
-        let reads = matches!(workload.kind, Kind::Read | Kind::OmapList);
+        let reads = matches!(workload.kind, Kind::Read | Kind::ReadCached | Kind::OmapList);
         let unit = if workload.bytes >= LARGE { LARGE } else { SMALL };
         let key = (reads, unit, workload.depth);
         if let Some(known) = self.known.get(&key) {

@@ -19,6 +19,8 @@ pub(super) enum Kind {
     Replace,
     /// Reads a random range.
     Read,
+    /// Reads a random range of a few objects that memory holds.
+    ReadCached,
     /// Sets sixteen omap entries of 100 bytes.
     OmapSet,
     /// Lists a hundred omap entries from a random key on.
@@ -35,6 +37,10 @@ pub(super) struct Workload {
 }
 
 const OBJECT: u64 = 4 << 20;
+/// 4 MiB writes in flight.
+const DEPTH_4M: usize = 16;
+/// Objects that cached reads are spread over: 32 MiB.
+const CACHED_OBJECTS: u64 = 8;
 const OMAP_OBJECTS: u64 = 16;
 const OMAP_KEYS: u64 = 10_000;
 /// Snapshots of an object that are kept; older ones go.
@@ -44,12 +50,13 @@ const fn workload(kind: Kind, bytes: usize, depth: usize) -> Workload {
     Workload { kind, bytes, depth }
 }
 
-pub(super) const WORKLOADS: [(&str, Workload); 9] = [
+pub(super) const WORKLOADS: [(&str, Workload); 10] = [
     ("write-4k-qd1", workload(Kind::Write, 4096, 1)),
     ("write-4k-qd16", workload(Kind::Write, 4096, 16)),
     ("write-4k-qd64", workload(Kind::Write, 4096, 64)),
     ("read-4k", workload(Kind::Read, 4096, 1)),
-    ("write-4m", workload(Kind::Replace, OBJECT as usize, 4)),
+    ("read-4k-cached", workload(Kind::ReadCached, 4096, 1)),
+    ("write-4m", workload(Kind::Replace, OBJECT as usize, DEPTH_4M)),
     ("read-4m", workload(Kind::Read, OBJECT as usize, 1)),
     ("omap-set", workload(Kind::OmapSet, 1600, 16)),
     ("omap-list", workload(Kind::OmapList, 10_000, 1)),
@@ -222,6 +229,7 @@ impl<'s> Load<'s> {
         let offset = self.rng.below(OBJECT / workload.bytes.max(4096) as u64) * workload.bytes as u64;
         match workload.kind {
             Kind::Read => Next::Read(object, offset),
+            Kind::ReadCached => Next::Read(object % CACHED_OBJECTS, offset),
             Kind::Write => self.overwrite(object, offset),
             Kind::Replace => Next::Change(vec![self.write(object, 0, self.large.clone())], OBJECT),
             Kind::OmapSet => {

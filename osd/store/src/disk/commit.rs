@@ -1,6 +1,8 @@
 //! From queued records to durable ones: group commit.
 //!
-//! Records are copied once, into the buffer that is written. While one group is on its way the next one gathers.
+//! Records are copied once, into the buffer that is written. While one group is on its way the next one gathers, and the
+//! large writes of those that gather go to their fresh blocks meanwhile: a record waits for its blocks, never the other
+//! way round.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -19,13 +21,18 @@ pub(crate) struct Batch {
     buf: AlignedBuf,
     first: Seq,
     last: Seq,
-    direct: Vec<(u64, Bytes)>,
+    /// First blocks of its large writes.
+    direct: Vec<u64>,
     direct_bytes: u64,
+    /// Large writes, counted from the store's opening, that must be done before its record is written.
+    after: u64,
     done: Vec<Completion>,
 }
 
 /// Direct bytes after which a group is closed: what waits is held in memory.
 const DIRECT_BATCH: u64 = 32 << 20;
+/// Direct bytes that are handed to the disk with one call.
+const DIRECT_WRITE: usize = 8 << 20;
 
 impl Batch {
     /// Tells all who wait for it that it will never be durable.
@@ -46,6 +53,11 @@ impl Drop for Batch {
 #[derive(Default)]
 pub(crate) struct Queue {
     pub batches: VecDeque<Batch>,
+    /// Large writes that nobody has begun, oldest first.
+    direct: VecDeque<(u64, Bytes)>,
+    /// Large writes queued, and done, since the store was opened.
+    direct_queued: u64,
+    direct_done: u64,
     spare: Option<AlignedBuf>,
     /// Records in all batches.
     count: usize,
@@ -56,6 +68,8 @@ pub(crate) struct Queue {
     /// Everything up to here is durable.
     pub durable: Seq,
     pub stop: bool,
+    /// The same for the thread of the large writes, which goes last.
+    pub stop_writer: bool,
 }
 
 /// How long the committer waits for those whose transactions were just made durable to send the next ones; a flush for the
@@ -87,7 +101,8 @@ impl Queue {
             let mut buf = self.spare.take().unwrap_or_else(|| AlignedBuf::with_capacity(256 << 10));
             buf.clear();
             buf.extend(&[0; HEADER]);
-            let batch = Batch { buf, first: seq, last: seq, direct: Vec::new(), direct_bytes: 0, done: Vec::new() };
+            let batch =
+                Batch { buf, first: seq, last: seq, direct: Vec::new(), direct_bytes: 0, after: 0, done: Vec::new() };
             self.batches.push_back(batch);
         }
         let Some(batch) = self.batches.back_mut() else { return true };
@@ -96,7 +111,12 @@ impl Queue {
         batch.buf.extend(record);
         batch.last = seq;
         batch.direct_bytes += direct.iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
-        batch.direct.extend(direct);
+        if !direct.is_empty() {
+            batch.direct.extend(direct.iter().map(|(phys, _)| phys));
+            self.direct_queued += direct.len() as u64;
+            self.direct.extend(direct);
+            batch.after = self.direct_queued;
+        }
         batch.done.push(done);
         self.count += 1;
         let wake = self.wanted > 0 && (self.count >= self.wanted || self.batches.len() > 1);
@@ -104,6 +124,17 @@ impl Queue {
             self.wanted = 0;
         }
         wake
+    }
+
+    /// Those who wait are told already: nothing of it will ever be written.
+    pub(crate) fn give_up(&mut self) -> Vec<Batch> {
+        self.direct.clear();
+        self.count = 0;
+        self.batches.drain(..).collect()
+    }
+
+    pub(crate) fn has_direct(&self) -> bool {
+        !self.direct.is_empty()
     }
 
     fn is_empty(&self) -> bool {
@@ -152,13 +183,12 @@ impl Engine {
     fn write_batch(&self, journal: &mut super::Journal, batch: &mut Batch) -> Result<(), StoreError> {
         if !batch.direct.is_empty() {
             // The record must never be found without its blocks, so they are made durable first.
-            let writes: Vec<_> = batch.direct.iter().map(|(phys, bytes)| (phys * BLOCK, &bytes[..])).collect();
-            self.blocks.write_many(&writes).map_err(|error| StoreError::io("cannot write object data", error))?;
+            self.wait_written(batch.after)?;
             self.blocks.sync().map_err(|error| StoreError::io("cannot flush object data", error))?;
             self.counters.flushes.fetch_add(1, Ordering::Relaxed);
             self.counters.block_bytes.fetch_add(batch.direct_bytes, Ordering::Relaxed);
             let mut state = self.state();
-            for (phys, _) in batch.direct.drain(..) {
+            for phys in batch.direct.drain(..) {
                 state.inflight.remove(&phys);
             }
         }
@@ -167,6 +197,61 @@ impl Engine {
         self.counters.flushes.fetch_add(1, Ordering::Relaxed);
         self.counters.journal_bytes.fetch_add(len, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Hands the oldest large writes to the disk; they are not durable then. False if there were none.
+    pub(crate) fn write_direct(&self) -> Result<bool, StoreError> {
+        let mut queue = lock(&self.queue);
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        while let Some((phys, data)) =
+            queue.direct.pop_front_if(|(_, data)| bytes == 0 || bytes + data.len() <= DIRECT_WRITE)
+        {
+            bytes += data.len();
+            part.push((phys, data));
+        }
+        drop(queue);
+        if part.is_empty() {
+            return Ok(false);
+        }
+        let writes: Vec<_> = part.iter().map(|(phys, data)| (phys * BLOCK, &data[..])).collect();
+        let result = self.check_poison().and_then(|()| {
+            self.blocks.write_many(&writes).map_err(|error| StoreError::io("cannot write object data", error))
+        });
+        if let Err(error) = result {
+            return Err(self.poison(&error));
+        }
+        lock(&self.queue).direct_done += part.len() as u64;
+        self.settled.notify_all();
+        Ok(true)
+    }
+
+    /// Waits for large writes; without threads, does them.
+    fn wait_written(&self, count: u64) -> Result<(), StoreError> {
+        if !self.threaded {
+            while self.write_direct()? {}
+        }
+        let mut queue = lock(&self.queue);
+        while queue.direct_done < count {
+            self.check_poison()?;
+            queue = self.settled.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        Ok(())
+    }
+
+    /// The life of the thread that does the large writes.
+    pub(crate) fn write_forever(&self) {
+        loop {
+            let mut queue = lock(&self.queue);
+            while !queue.has_direct() && !queue.stop_writer {
+                queue = self.direct.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+            }
+            if !queue.has_direct() {
+                return;
+            }
+            drop(queue);
+            // An error has poisoned the store and told all who wait.
+            let _ = self.write_direct();
+        }
     }
 
     /// Waits until everything up to `seq` is durable; without threads, sees to it.
@@ -193,7 +278,7 @@ impl Engine {
             if queue.is_empty() {
                 return;
             }
-            let near = queue.flying - queue.flying / 4;
+            let near = queue.flying - queue.flying / 8;
             if queue.count < near && queue.batches.len() == 1 && !queue.stop {
                 queue.wanted = near;
                 let waited = self.queued.wait_timeout(queue, LINGER);

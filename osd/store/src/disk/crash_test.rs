@@ -272,6 +272,8 @@ fn run(seed: u64, txns: usize) -> Run {
                 }
             }
             6..8 => drop(engine.commit_group().unwrap()),
+            // Large writes may reach the disk long before their records.
+            8 if rng.random() => drop(engine.write_direct().unwrap()),
             _ => {
                 steps.go(&engine);
             }

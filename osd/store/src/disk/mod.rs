@@ -124,7 +124,9 @@ pub(crate) struct Engine {
     queue: Mutex<Queue>,
     /// Work for the committer, or a stop.
     queued: Condvar,
-    /// A group is durable, or the store is poisoned. Waits with `queue`.
+    /// Large writes, or a stop, for the thread that does them. Waits with `queue`.
+    direct: Condvar,
+    /// A group is durable, large writes are done, or the store is poisoned. Waits with `queue`.
     settled: Condvar,
     journal: Mutex<Journal>,
     checkpointer: Mutex<LogIndex>,
@@ -184,7 +186,7 @@ impl Engine {
 
     /// Of a poisoned store: tells those whose records will never be written.
     fn fail_queued(&self) {
-        let waiting: Vec<_> = lock(&self.queue).batches.drain(..).collect();
+        let waiting = lock(&self.queue).give_up();
         self.settled.notify_all();
         let error = self.poison_error();
         waiting.into_iter().for_each(|mut batch| batch.fail(&error));
@@ -262,8 +264,12 @@ impl Engine {
         let seq = stage.state.seq;
         stage.state.granted[0] += len + RECORD_OVERHEAD;
         let direct = stage.publish();
+        let large = !direct.is_empty();
         if lock(&self.queue).push(seq, &record, direct, done, self.bounds.group) {
             self.queued.notify_one();
+        }
+        if large {
+            self.direct.notify_one();
         }
         Ok(seq)
     }

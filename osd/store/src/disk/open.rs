@@ -157,6 +157,7 @@ impl Engine {
             state: Mutex::new(state),
             queue: Mutex::new(Queue::new(seq)),
             queued: Condvar::new(),
+            direct: Condvar::new(),
             settled: Condvar::new(),
             journal: Mutex::new(journal),
             checkpointer: Mutex::default(),
@@ -183,9 +184,9 @@ impl Engine {
 }
 
 /// Bytes for changes and caches. Of the whole bound RocksDB's cache has an eighth; buffers, memtables, compaction and the
-/// allocator's losses take some 64 MiB, whatever the bound is.
+/// allocator's losses take some 72 MiB, whatever the bound is.
 fn cached(memory: u64) -> usize {
-    (memory / 8 * 7).saturating_sub(64 << 20).max(memory / 4) as usize
+    (memory / 8 * 7).saturating_sub(72 << 20).max(memory / 4) as usize
 }
 
 impl Bounds {
@@ -196,7 +197,7 @@ impl Bounds {
         // record behind the last checkpoint.
         let granted = (ring - 2 * (group + record) - 4096).min(config.memory / 2);
         let checkpoint = config.checkpoint_bytes.unwrap_or(u64::MAX).min(granted / 2).min(config.memory / 5);
-        Bounds { group, record, granted, checkpoint, dirty: (config.memory / 2) as usize }
+        Bounds { group, record, granted, checkpoint, dirty: cached(config.memory).min((config.memory / 2) as usize) }
     }
 }
 
@@ -257,6 +258,7 @@ fn load_collections(kv: &dyn Kv, state: &mut State) -> Result<(), StoreError> {
 pub struct DiskStore {
     engine: Arc<Engine>,
     info: StoreInfo,
+    writer: Option<JoinHandle<()>>,
     committer: Option<JoinHandle<()>>,
     checkpointer: Option<JoinHandle<()>>,
 }
@@ -434,7 +436,8 @@ impl DiskStore {
     /// Gives an engine its threads.
     pub(crate) fn start(engine: Arc<Engine>, superblock: &Superblock, journal: u64) -> Result<DiskStore, StoreError> {
         let info = info(superblock, journal);
-        let mut store = DiskStore { engine, info, committer: None, checkpointer: None };
+        let mut store = DiskStore { engine, info, writer: None, committer: None, checkpointer: None };
+        store.writer = Some(store.spawn("store-write", Engine::write_forever)?);
         store.committer = Some(store.spawn("store-commit", Engine::commit_forever)?);
         store.checkpointer = Some(store.spawn("store-checkpoint", Engine::checkpoint_forever)?);
         Ok(store)
@@ -504,7 +507,7 @@ impl DiskStore {
 
 impl Drop for DiskStore {
     fn drop(&mut self) {
-        // The checkpointer first: it may be waiting for the committer. A thread that panicked has said so; there is
+        // The checkpointer first: it may be waiting for the committer, and that for the writer. A thread that panicked has said so; there is
         // nothing to add while dropping.
         lock(&self.engine.turns).stop = true;
         self.engine.turned.notify_all();
@@ -512,6 +515,9 @@ impl Drop for DiskStore {
         lock(&self.engine.queue).stop = true;
         self.engine.queued.notify_all();
         drop(self.committer.take().map(JoinHandle::join));
+        lock(&self.engine.queue).stop_writer = true;
+        self.engine.direct.notify_all();
+        drop(self.writer.take().map(JoinHandle::join));
     }
 }
 

@@ -7,6 +7,9 @@ use std::time::Duration;
 use nacre_proto::ids::{OsdId, Uuid};
 use nacre_store::{DiskStore, FormatOptions, Identity, StoreConfig, bench};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[expect(clippy::print_stdout, reason = "the figures are the output")]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);

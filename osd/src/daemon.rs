@@ -558,7 +558,7 @@ async fn execute(monitors: &MonClient, verb: Map) -> Result<(), Status> {
 /// A group as the monitors hear of it.
 fn line(report: &Report, view: &View) -> PgReport {
     let mut state = match report.state {
-        "active" if report.why.is_empty() => PgState::ACTIVE | PgState::CLEAN,
+        "active" if report.clean => PgState::ACTIVE | PgState::CLEAN,
         "active" => PgState::ACTIVE | PgState::DEGRADED,
         "down" | "incomplete" => PgState::DOWN,
         _ => PgState::PEERING,

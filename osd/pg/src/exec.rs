@@ -137,6 +137,8 @@ pub struct Workspace<'a> {
     patches: Vec<(u64, Bytes)>,
     /// Nothing is read after this.
     is_last: bool,
+    /// What the client said about the bytes that follow.
+    hint: WriteHint,
     xattrs: BTreeMap<Bytes, Option<Bytes>>,
     omap: BTreeMap<Bytes, Option<Bytes>>,
     ranges_gone: Vec<(Bytes, Option<Bytes>)>,
@@ -169,6 +171,7 @@ impl<'a> Workspace<'a> {
             watched: false,
             patches: Vec::new(),
             is_last: false,
+            hint: WriteHint::default(),
             xattrs: BTreeMap::new(),
             omap: BTreeMap::new(),
             ranges_gone: Vec::new(),
@@ -293,7 +296,7 @@ impl<'a> Workspace<'a> {
         if !self.is_last {
             self.patches.push((offset, data.clone()));
         }
-        self.ops.push(TxnOp::Write { oid: self.oid(), offset, data, hint: WriteHint::default() });
+        self.ops.push(TxnOp::Write { oid: self.oid(), offset, data, hint: self.hint });
         Ok(())
     }
 
@@ -548,3 +551,7 @@ fn before(prefix: &[u8]) -> Option<Bytes> {
     }
     if out.is_empty() { None } else { Some(Bytes::from(out)) }
 }
+
+#[cfg(test)]
+#[path = "exec_test.rs"]
+mod tests;

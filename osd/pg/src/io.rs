@@ -202,7 +202,11 @@ pub struct Report {
     pub pg: PgId,
     /// The state's name.
     pub state: &'static str,
-    /// One line of cause if it is not clean.
+    /// Every copy is where it should be, and equal.
+    pub clean: bool,
+    /// Objects of which no copy of the needed version is found.
+    pub unfound: u64,
+    /// One line: why it is not clean, what operations wait for, or that it is clean.
     pub why: String,
     /// What this replica knows of itself.
     pub info: Info,

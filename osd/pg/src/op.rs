@@ -120,7 +120,8 @@ pub enum Op {
     Notify { payload: Bytes, timeout_ms: u64 },
     /// Answers a notify.
     NotifyAck { notify: u64, cookie: u64, payload: Bytes },
-    /// Advice on how the object will be used; no effect on what is stored.
+    /// Advice for the store on what the vector writes after it: cold bytes are not kept in its cache. It changes nothing
+    /// that can be read; `size` is what the object will grow to, if that is known.
     Hint { size: u64, cold: bool },
 }
 

@@ -433,6 +433,8 @@ impl PlacementGroup {
             pg: self.id,
             state: self.state(),
             findings: self.findings(),
+            clean: self.is_clean(),
+            unfound: self.unfound().len() as u64,
             why: self.explain(),
             info: self.info.clone(),
             stats: self.info.stats,

@@ -146,6 +146,8 @@ pub struct Config {
     pub window: u32,
     /// Objects of one scrub window: for so long may a write wait.
     pub scrub_objects: u32,
+    /// Bytes of one window of a deep scrub, unless a single object has more.
+    pub scrub_bytes: u64,
     /// The largest object.
     pub max_object: u64,
     /// Contexts of idle objects kept.
@@ -170,6 +172,7 @@ impl Default for Config {
             recover_active: 4,
             window: 64,
             scrub_objects: 8,
+            scrub_bytes: 8 << 20,
             max_object: 128 << 20,
             contexts: 4096,
             check: false,

@@ -38,6 +38,10 @@ pub(crate) struct Trio {
     pub(crate) replies: BTreeMap<u64, Reply>,
     /// Pushed objects get lost on the way.
     pub(crate) no_push: bool,
+    /// Hears nothing.
+    pub(crate) deaf: Option<usize>,
+    /// Bytes of the largest piece of an object that was sent: of its data or of its omap.
+    pub(crate) largest: usize,
     pub(crate) next: u64,
 }
 
@@ -63,7 +67,17 @@ impl Trio {
             ids.iter().map(|o| PlacementGroup::create(PG, *o, Arc::clone(&cfg), Arc::new(view.clone()), Epoch(1)));
         let cores = cores.collect();
         let (queue, replies) = (VecDeque::new(), BTreeMap::new());
-        Trio { cores, disks: vec![Disk::new(); 3], view, queue, replies, no_push: false, next: 1 }
+        Trio {
+            cores,
+            disks: vec![Disk::new(); 3],
+            view,
+            queue,
+            replies,
+            no_push: false,
+            deaf: None,
+            largest: 0,
+            next: 1,
+        }
     }
 
     /// The next epoch: these serve, and these were given up by the operator.
@@ -106,7 +120,12 @@ impl Trio {
         match o {
             Output::Send { msg, .. } if self.no_push && matches!(msg.body, Body::Push { .. } | Body::Pulled { .. }) => {
             }
+            Output::Send { to, .. } if self.deaf == Some(to.0 as usize) => {}
             Output::Send { to, msg } if self.view.acting.contains(&to) => {
+                if let Body::Push { chunk, .. } | Body::Pulled { chunk: Some(chunk), .. } = &msg.body {
+                    let omap = chunk.omap.iter().map(|(k, v)| k.len() + v.len()).sum();
+                    self.largest = self.largest.max(chunk.data.len()).max(omap);
+                }
                 self.queue.push_back((to.0 as usize, Input::Peer { from: OsdId(i as u32), msg }));
             }
             Output::Submit { id, txn } => {

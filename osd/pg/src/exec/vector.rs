@@ -211,7 +211,10 @@ impl Workspace<'_> {
             }
             // Only by itself: see `pg/watch.rs`.
             Op::NotifyAck { .. } => Err(INVALID.into()),
-            Op::Hint { .. } => Ok(OpResult::Done),
+            Op::Hint { cold, .. } => {
+                self.hint.cold = *cold;
+                Ok(OpResult::Done)
+            }
         }
     }
 

@@ -83,6 +83,11 @@ impl Context {
         Some(ObjectId { snap: id, ..oid.clone() })
     }
 
+    /// Operations wait here.
+    pub(crate) fn has_queue(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Who waits for a read.
     pub(crate) fn reads(&self) -> impl Iterator<Item = OpIds> {
         self.queue.iter().filter_map(|r| r.read_by())

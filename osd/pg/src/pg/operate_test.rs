@@ -103,3 +103,41 @@ fn a_member_survives_what_no_primary_says() {
     assert_eq!(t.cores[1].log().head(), head);
     assert!(!out.iter().any(|o| matches!(o, Output::Submit { .. })), "took it: {out:?}");
 }
+
+#[test]
+fn whatever_an_operation_waits_for_is_named() {
+    let mut t = two();
+    t.ask(0, Op::WriteFull { data: "some".into() });
+    assert_eq!(t.cores[0].explain(), "clean");
+    t.deaf = Some(1);
+    let r = t.request(oid(), 500, append("more"));
+    assert_eq!(t.send(0, r), None);
+    let why = t.cores[0].explain();
+    assert!(why.contains("1 writes are not safe") && why.contains("thing") && why.contains("osd.1"), "{why}");
+    let mut t = two();
+    t.ask(0, Op::WriteFull { data: "some".into() });
+    t.deaf = Some(1);
+    // Time leaps on with the question, so the lease is over.
+    assert_eq!(t.read(0), None);
+    let why = t.cores[0].explain();
+    assert!(why.contains("a read of thing waits until osd.1"), "{why}");
+}
+
+#[test]
+fn an_object_travels_in_pieces_of_bounded_size() {
+    let mut t = Trio::with(Config { chunk_bytes: 2048, ..Config::default() });
+    t.map(&[0], &[]);
+    let data = vec![Op::WriteFull { data: vec![7; 9000].into() }];
+    let entries = (0..40).map(|n| (format!("key-{n:02}").into(), vec![n; 500].into())).collect();
+    let omap = vec![Op::OmapSet { entries }, Op::OmapSetHeader { header: "head".into() }];
+    for ops in [data, omap] {
+        t.next += 1;
+        let r = t.request(oid(), t.next, ops);
+        assert!(t.send(0, r).is_some());
+    }
+    t.map(&[0, 1], &[]);
+    assert!(t.cores[0].is_clean(), "{}", t.cores[0].explain());
+    assert!(t.largest <= 2048, "a piece of {} bytes", t.largest);
+    assert_eq!(t.disks[0], t.disks[1]);
+    assert_eq!(t.disks[1][&oid()].omap.len(), 40);
+}

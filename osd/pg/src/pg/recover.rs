@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use nacre_proto::ids::{ObjectId, OsdId, Version};
 use nacre_proto::txn::{TxnOp, WriteHint};
 
@@ -68,8 +69,21 @@ fn piece_items(at: &CopyCursor, bytes: u64, keys: u32) -> Vec<ReadItem> {
     ]
 }
 
+/// As many of the first pairs as fit into so many bytes, but one at least; whether more follow.
+fn cut_pairs(pairs: &[(Bytes, Bytes)], more: bool, bytes: u64) -> (Vec<(Bytes, Bytes)>, bool) {
+    let mut room = bytes;
+    let fits = pairs.iter().take_while(|(k, v)| {
+        let size = (k.len() + v.len()) as u64;
+        let fits = size <= room;
+        room = room.saturating_sub(size);
+        fits
+    });
+    let n = fits.count().max(1).min(pairs.len());
+    (pairs[..n].to_vec(), more || n < pairs.len())
+}
+
 /// The piece, with the version of the object it is of.
-fn piece(at: &CopyCursor, values: &[ReadValue]) -> Option<(Version, Chunk)> {
+fn piece(at: &CopyCursor, values: &[ReadValue], bytes: u64) -> Option<(Version, Chunk)> {
     let [
         ReadValue::Meta(Some(_)),
         ReadValue::Pairs(xattrs, _),
@@ -84,13 +98,13 @@ fn piece(at: &CopyCursor, values: &[ReadValue]) -> Option<(Version, Chunk)> {
     let first = *at == CopyCursor::default();
     let offset = at.offset + data.len() as u64;
     let data_done = offset >= info.size || data.is_empty();
-    let (omap, more) = if data_done { (omap.clone(), *more) } else { (Vec::new(), true) };
+    let (omap, more) = if data_done { cut_pairs(omap, *more, bytes) } else { (Vec::new(), true) };
     let omap_after = omap.last().map(|(k, _)| k.clone()).or_else(|| at.omap_after.clone());
     let chunk = Chunk {
         at: at.clone(),
         next: more.then_some(CopyCursor { offset, omap_after }),
         xattrs: if first { xattrs.clone() } else { Vec::new() },
-        header: if first { header.clone() } else { bytes::Bytes::new() },
+        header: if first { header.clone() } else { Bytes::new() },
         size: info.size,
         data: data.clone(),
         omap,
@@ -275,7 +289,7 @@ impl PlacementGroup {
         at: CopyCursor,
         result: Result<Vec<ReadValue>, ReadFault>,
     ) {
-        let found = result.ok().and_then(|values| piece(&at, &values));
+        let found = result.ok().and_then(|values| piece(&at, &values, self.cfg.chunk_bytes));
         match found {
             Some((_, chunk)) => {
                 if !self.backfill_next(&oid, to, chunk.next.as_ref())
@@ -327,7 +341,7 @@ impl PlacementGroup {
         at: CopyCursor,
         result: Result<Vec<ReadValue>, ReadFault>,
     ) {
-        let found = result.ok().and_then(|values| piece(&at, &values));
+        let found = result.ok().and_then(|values| piece(&at, &values, self.cfg.chunk_bytes));
         let chunk = found.filter(|(version, _)| *version == need).map(|(_, chunk)| chunk);
         self.desk.send(cx, to, Body::Pulled { oid, need, chunk });
     }
@@ -501,6 +515,31 @@ impl PlacementGroup {
         }
     }
 
+    /// What operations wait for while all copies are whole.
+    fn explain_waiting(&self, p: &Primary) -> Option<String> {
+        if let Some(oid) = self.lease_waits.first() {
+            let late = self.view.acting.iter().filter(|o| **o != self.me).min_by_key(|o| p.leases.get(*o));
+            return Some(format!(
+                "a read of {} waits until {} promises to tell a new primary of it",
+                String::from_utf8_lossy(&oid.name),
+                late.map(OsdId::to_string).unwrap_or_default()
+            ));
+        }
+        if let Some(w) = p.inflight.front() {
+            let all = p.members.iter().chain(std::iter::once(&self.me));
+            let late = all.min_by_key(|o| p.durable.get(*o))?;
+            return Some(format!(
+                "{} writes are not safe yet, the first of {}: {late} has not said that it is on its disk",
+                p.inflight.len(),
+                String::from_utf8_lossy(&w.oid.name)
+            ));
+        }
+        if p.scrub.as_ref().is_some_and(|s| self.contexts.iter().any(|(o, c)| s.holds(o) && c.has_queue())) {
+            return Some("writes wait until a scrub has compared their objects".to_owned());
+        }
+        None
+    }
+
     pub(crate) fn explain_active(&self, p: &Primary) -> String {
         if !p.recover.unfound.is_empty() {
             let one = p.recover.unfound.iter().next().map(|o| String::from_utf8_lossy(&o.name).into_owned());
@@ -545,6 +584,9 @@ impl PlacementGroup {
         }
         if p.trim.as_ref().is_some_and(super::trim::Trim::is_stuck) {
             return "clean, but a removed snapshot's clone cannot be read: a scrub of the pg will name it".to_owned();
+        }
+        if let Some(why) = self.explain_waiting(p) {
+            return why;
         }
         if !self.is_trimmed() {
             return format!("clean; takes {} removed snapshots out of its objects", self.untrimmed().len());

@@ -140,6 +140,23 @@ fn hash_pairs(hasher: &mut crc32fast::Hasher, pairs: &[(Bytes, Bytes)]) {
     }
 }
 
+/// Where a window that begins with this listing ends: with the object (and all its clones) before the one that would
+/// make it larger than `most` bytes.
+fn window_end(list: &[(ObjectId, Bytes)], more: bool, most: u64) -> Cursor {
+    let mut bytes = 0_u64;
+    let mut last: Option<ObjectId> = None;
+    for (oid, raw) in list {
+        let head = head_of(oid);
+        let info = info_of(&[(Bytes::from_static(INFO_XATTR), raw.clone())]).ok().flatten();
+        bytes = bytes.saturating_add(info.map_or(0, |i| i.size));
+        if let Some(last) = last.take_if(|l| bytes > most && *l != head) {
+            return Cursor::At(last);
+        }
+        last = Some(head);
+    }
+    last.filter(|_| more).map_or(Cursor::Max, Cursor::At)
+}
+
 impl PlacementGroup {
     /// A scrub is asked for: it begins when the pg is clean.
     pub(crate) fn want_scrub(&mut self, deep: bool) {
@@ -265,8 +282,8 @@ impl PlacementGroup {
             p.scrub = None;
             return;
         };
-        let last = list.last().filter(|_| *more).map(|(o, _)| head_of(o));
-        s.end = Some(last.map_or(Cursor::Max, Cursor::At));
+        let most = if s.deep { self.cfg.scrub_bytes } else { u64::MAX };
+        s.end = Some(window_end(list, *more, most));
         s.phase = Phase::Draining;
     }
 

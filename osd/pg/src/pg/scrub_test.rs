@@ -87,3 +87,26 @@ fn a_record_that_names_a_clone_wants_it_there() {
     lines.insert(oid.clone(), ScrubLine { oid, ..line(2, 3) });
     assert_eq!(clones_wrong(&lines).len(), 1);
 }
+
+#[test]
+fn a_deep_window_ends_before_it_is_too_large() {
+    let object = |n: u32, snap: SnapId| {
+        let name = Bytes::from(vec![b'a' + n as u8]);
+        ObjectId { pool: PoolId(1), hash: 0, namespace: Bytes::new(), name, snap }
+    };
+    let raw = |size: u64| seal(Kind::Object, &ObjectInfo { size, ..ObjectInfo::default() });
+    let clone = SnapId(4);
+    let list = [
+        (object(0, clone), raw(60)),
+        (object(0, SnapId::HEAD), raw(60)),
+        (object(1, SnapId::HEAD), raw(30)),
+        (object(2, SnapId::HEAD), raw(30)),
+    ];
+    let head = |n: u32| Cursor::At(object(n, SnapId::HEAD));
+    assert_eq!(window_end(&list, true, 100), head(0), "an object is compared with its clones, however large");
+    assert_eq!(window_end(&list, true, 150), head(1));
+    assert_eq!(window_end(&list, true, 180), head(2));
+    assert_eq!(window_end(&list, false, 180), Cursor::Max);
+    assert_eq!(window_end(&list, false, 150), head(1));
+    assert_eq!(window_end(&[], false, 0), Cursor::Max);
+}

@@ -17,6 +17,8 @@ pub mod transfer;
 pub use api::{BLOCK, Completion, DataExtent, FullRatios, Fullness, MAX_OBJECT, ObjectStat, ObjectStore, Seq, Usage};
 #[cfg(feature = "disk")]
 pub use disk::check;
+#[cfg(any(test, feature = "fuzz"))]
+pub use disk::fuzz;
 #[cfg(feature = "disk")]
 pub use disk::{Counters, DiskStore, FormatOptions, Identity, StoreConfig, StoreInfo};
 pub use error::{StoreError, name};

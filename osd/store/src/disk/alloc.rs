@@ -25,6 +25,7 @@ const SMALL: u64 = 16;
 
 pub(crate) struct Allocator {
     blocks: u64,
+    reserved: u64,
     used: Vec<u64>,
     busy: Vec<u64>,
     room: Vec<u16>,
@@ -49,6 +50,7 @@ impl Allocator {
         let chunks = blocks.div_ceil(CHUNK) as usize;
         let mut this = Allocator {
             blocks,
+            reserved,
             used: vec![0; chunks * WORDS],
             busy: vec![0; chunks * WORDS],
             room: vec![CHUNK as u16; chunks],
@@ -103,6 +105,12 @@ impl Allocator {
     pub(crate) fn is_used(&self, block: u64) -> bool {
         let (word, mask) = bit(block);
         self.used.get(word).is_none_or(|word| word & mask != 0)
+    }
+
+    /// Whether all of a run are in use and may be freed: the reserved blocks may not.
+    pub(crate) fn holds(&self, run: Run) -> bool {
+        let end = run.0.checked_add(run.1).filter(|end| run.0 >= self.reserved && *end <= self.blocks);
+        end.is_some_and(|end| (run.0..end).all(|block| self.is_used(block)))
     }
 
     /// Blocks that can be given out now.

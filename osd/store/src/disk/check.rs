@@ -378,7 +378,7 @@ impl Engine {
     }
 
     /// For tests: the problems of a store that has just made a checkpoint.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzz"))]
     pub(crate) fn audit(&self) -> Vec<Problem> {
         self.walk(true)
             .map_or_else(|error| vec![Problem::Metadata { what: error.to_string() }], |walk| walk.report.problems)

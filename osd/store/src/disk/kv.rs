@@ -50,7 +50,7 @@ pub(crate) struct MemKv {
     map: Arc<Mutex<Arc<BTreeMap<Bytes, Bytes>>>>,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "only tests keep metadata in memory"))]
+#[cfg_attr(not(any(test, feature = "fuzz")), expect(dead_code, reason = "only tests keep metadata in memory"))]
 impl MemKv {
     pub(crate) fn from_map(map: Arc<BTreeMap<Bytes, Bytes>>) -> Self {
         MemKv { map: Arc::new(Mutex::new(map)) }

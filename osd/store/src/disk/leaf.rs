@@ -10,6 +10,8 @@
 use bytes::Bytes;
 
 use super::codec::{Malformed, Put, Take};
+use super::superblock::RESERVED;
+use crate::api::BLOCK;
 
 /// Blocks in a leaf.
 pub(crate) const LEAF: u16 = 256;
@@ -227,7 +229,11 @@ impl Leaf {
                     (Some(packed), stored)
                 }
             };
-            phys.checked_add(u64::from(stored)).ok_or(Malformed)?;
+            // The front of the space is the store's own: nothing may be laid down there, whatever metadata says.
+            // Behind its end there may be anything, as long as a place in bytes can be told of it.
+            if phys < RESERVED || phys > u64::MAX / BLOCK - u64::from(stored) {
+                return Err(Malformed);
+            }
             let crcs = (0..stored).map(|_| take.u32()).collect::<Result<_, _>>()?;
             extents.push(Extent { at, len, phys, shared: flags & 1 == 1, packed, crcs });
         }

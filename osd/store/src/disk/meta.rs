@@ -6,8 +6,12 @@ use bytes::Bytes;
 use nacre_proto::ids::{Epoch, PgId, PoolId, Version};
 
 use super::codec::{Malformed, Put, Take};
-use super::leaf::Leaf;
+use super::leaf::{LEAF, Leaf};
+use crate::api::{BLOCK, MAX_OBJECT};
 use crate::ranges::HashRanges;
+
+/// Leaves of the largest object there may be.
+const MAX_LEAVES: u32 = (MAX_OBJECT / BLOCK / LEAF as u64) as u32;
 
 /// What an object is apart from its bytes and omap entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +28,11 @@ pub(crate) struct Header {
 impl Header {
     pub(crate) fn has_leaf(&self, index: u32) -> bool {
         self.leaves.iter().any(|(low, high)| (*low..*high).contains(&index))
+    }
+
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(crate) fn leaf_count(&self) -> u64 {
+        self.leaves.iter().map(|(low, high)| u64::from(high - low)).sum()
     }
 
     pub(crate) fn leaf_indexes(&self, low: u32, high: u32) -> Vec<u32> {
@@ -93,7 +102,7 @@ impl Header {
         let mut leaves: Vec<(u32, u32)> = Vec::with_capacity(count);
         for _ in 0..count {
             let (low, high) = (take.var32()?, take.var32()?);
-            if low >= high || leaves.last().is_some_and(|last| last.1 >= low) {
+            if low >= high || high > MAX_LEAVES || leaves.last().is_some_and(|last| last.1 >= low) {
                 return Err(Malformed);
             }
             leaves.push((low, high));
@@ -193,7 +202,7 @@ impl Refs {
         let mut extra = BTreeMap::new();
         for _ in 0..take.count(3)? {
             let (block, len, count) = (take.u8()?, take.var16()?, take.var32()?);
-            if len == 0 || u16::from(block) + len > 256 || count == 0 {
+            if len == 0 || len > 256 - u16::from(block) || count == 0 {
                 return Err(Malformed);
             }
             for step in 0..len {

@@ -20,6 +20,8 @@ mod codec;
 mod commit;
 mod device;
 mod direct;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod journal;
 mod keys;
 mod kv;
@@ -259,6 +261,10 @@ impl Engine {
         if len > self.bounds.record {
             stage.abort();
             return Err(StoreError::TooLarge { what: "the transaction", size: len, limit: self.bounds.record });
+        }
+        if let Err(error) = stage.check_freed() {
+            stage.abort();
+            return Err(error);
         }
         stage.state.seq += 1;
         let seq = stage.state.seq;

@@ -135,6 +135,7 @@ impl Engine {
                     for effect in effects {
                         stage.apply(effect)?;
                     }
+                    stage.check_freed()?;
                     let direct = stage.publish();
                     debug_assert!(direct.is_empty());
                 }

@@ -154,7 +154,7 @@ impl<'a> Stage<'a> {
     }
 
     fn add_refs(&mut self, run: Run) -> Result<(), StoreError> {
-        self.edit_refs(run, |_, extra| *extra += 1)
+        self.edit_refs(run, |_, extra| *extra = extra.saturating_add(1))
     }
 
     /// An extent lets go of its blocks.
@@ -397,6 +397,18 @@ impl<'a> Stage<'a> {
         }
         self.set_header(from, None)?;
         self.set_header(to, Some(Arc::unwrap_or_clone(header)))
+    }
+
+    /// Whether what it frees was held, and once: metadata in which two objects name one block would have it freed twice.
+    /// To be asked before it is published.
+    pub(crate) fn check_freed(&self) -> Result<(), StoreError> {
+        let mut runs = self.freed.clone();
+        runs.sort_unstable();
+        let twice = runs.windows(2).any(|pair| pair[0].0 + pair[0].1 > pair[1].0);
+        if !twice && runs.iter().all(|run| self.state.alloc.holds(*run)) {
+            return Ok(());
+        }
+        Err(corrupt("blocks that are to be freed are free already, or belong to something else"))
     }
 
     /// Gives back what was taken; the state is as it was.

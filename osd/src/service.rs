@@ -82,6 +82,13 @@ impl Desk {
             method::ASK => {
                 let ask: Ask = decoded(&call.data)?;
                 self.admit(call, "objects", needs(&ask.ops), ask.pg, &ask.oid.namespace)?;
+                for op in &ask.ops {
+                    // What is copied is read on the caller's behalf.
+                    if let Op::CopyFrom { from, .. } = op {
+                        let source = PgId { pool: from.pool, seed: 0 };
+                        self.admit(call, "objects", Ops::READ, source, &from.namespace)?;
+                    }
+                }
                 if call.who().map(|who| who.session) != Some(ask.reqid.session.0) {
                     return Err(Status::new(Code::Denied, "a request speaks for another session than its connection"));
                 }

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use nacre_net::conn::Responder;
-use nacre_pg::io::{Input, Order, Output, ReadItem, ReadValue, Report, Request, Step, Time, TimerId, TxnId};
+use nacre_pg::io::{Input, Order, Output, ReadItem, ReadValue, Report, Request, Step, Time, TimerId, TxnId, Way};
+use nacre_pg::msg::PeerMsg;
 use nacre_pg::object::{ObjectInfo, is_temp};
 use nacre_pg::op::{OpId, Reply};
 use nacre_pg::state::{Config, History as PgHistory};
-use nacre_pg::view::{PastIntervals, View};
+use nacre_pg::view::{PastIntervals, View, pg_of_hash};
 use nacre_pg::wire::{self, Ask, List, Listed, Said};
 use nacre_pg::{PlacementGroup, Stored};
 use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SnapId, Version};
@@ -224,6 +225,7 @@ impl<O: Outside> Shard<O> {
     fn carry_out(&mut self, pg: PgId, core: u64, interval: Epoch, output: Output) {
         match output {
             Output::Send { to, msg } => self.outside.say(to, wire::encode(&Said { pg, msg })),
+            Output::Carry { to, msg } => self.carry(to, msg),
             Output::Submit { id, txn } => {
                 self.submit(pg, core, id, txn);
             }
@@ -262,6 +264,23 @@ impl<O: Outside> Shard<O> {
             }
             Output::Moved { from, to, by } => tracing::debug!(%pg, from, to, by, "moved"),
             Output::Notify { .. } => {}
+        }
+    }
+
+    /// Says something to another pg, here or elsewhere. Where nobody serves it, it is lost, and asked again.
+    fn carry(&mut self, to: Way, msg: PeerMsg) {
+        let to = match to {
+            Way::Pg(pg, osd) => Some((pg, osd)),
+            Way::Object(oid) => self.maps.last().and_then(|sight| {
+                let seed = pg_of_hash(oid.hash, sight.map.pools.get(&oid.pool)?.pg_num);
+                let pg = PgId { pool: oid.pool, seed };
+                Some((pg, sight.view(pg)?.primary?))
+            }),
+        };
+        match to {
+            Some((pg, osd)) if osd == self.me => self.on_said(osd, Said { pg, msg }),
+            Some((pg, osd)) => self.outside.say(osd, wire::encode(&Said { pg, msg })),
+            None => {}
         }
     }
 

@@ -4,6 +4,7 @@
 //! told to, or when no answer comes (over a new connection), and sometimes for no reason at all.
 
 pub(crate) mod calls;
+pub(crate) mod copies;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -162,6 +163,13 @@ impl World {
             return;
         }
         let me = &mut self.clients[c];
+        if self.scenario.copies() && !only_reads && me.extra.chance(1, 6) {
+            let (onto, ops) = copies::draw(&mut me.extra, &name);
+            if !self.clients[c].pending.values().any(|p| p.name == onto) {
+                self.ask_op(client, &onto, ops, SnapId::HEAD);
+            }
+            return;
+        }
         if self.scenario.classes && !only_reads && me.extra.chance(1, 3) {
             let ops = calls::draw(&mut me.extra, client, u64::from(self.scenario.clients), &kept);
             self.ask_op(client, &name, ops, SnapId::HEAD);

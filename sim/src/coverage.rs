@@ -19,6 +19,7 @@ pub const SIGHTS: &[&str] = &[
     "message lost with its connection",
     "message of an interval that is over",
     "message overtook one of another connection",
+    "object read to its end for a copy",
     "one-way cut",
     "request sent twice",
     "slow sync",

@@ -16,16 +16,53 @@ use nacre_proto::ids::{ObjectId, SessionId};
 use nacre_proto::txn::{TxnOp, WriteHint};
 
 use crate::io::{ReadItem, ReadValue};
-use crate::object::{ObjectInfo, user_xattr};
+use crate::msg::{Chunk, CopyCursor, cut_pairs};
+use crate::object::{INFO_XATTR, ObjectInfo, user_xattr};
 use crate::op::{Op, OpError, OpResult};
 
 /// What has been read of the object so far.
 #[derive(Clone, Debug, Default)]
 pub struct Fetched {
     items: BTreeMap<ReadItem, ReadValue>,
+    /// What is to be copied, or why it could not be had.
+    pub(crate) copy: Option<Result<Copied, OpError>>,
+}
+
+/// All of another object, gathered from pieces.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Copied {
+    size: u64,
+    data: Vec<Bytes>,
+    xattrs: Vec<(Bytes, Bytes)>,
+    header: Bytes,
+    omap: Vec<(Bytes, Bytes)>,
+    bytes: u64,
+}
+
+impl Copied {
+    /// The next piece. How large it is now.
+    pub(crate) fn add(&mut self, piece: Chunk) -> u64 {
+        let omap: usize = piece.omap.iter().map(|(k, v)| k.len() + v.len()).sum();
+        self.bytes += (piece.data.len() + omap) as u64;
+        self.size = piece.size;
+        if piece.at == CopyCursor::default() {
+            self.xattrs = piece.xattrs;
+            self.header = piece.header;
+        }
+        if !piece.data.is_empty() {
+            self.data.push(piece.data);
+        }
+        self.omap.extend(piece.omap);
+        self.bytes
+    }
 }
 
 impl Fetched {
+    /// What was read of the object itself no longer holds.
+    pub(crate) fn forget(&mut self) {
+        self.items.clear();
+    }
+
     /// Takes the answers to what was asked.
     pub fn learn(&mut self, items: Vec<ReadItem>, values: Vec<ReadValue>) {
         self.items.extend(items.into_iter().zip(values));
@@ -200,6 +237,71 @@ impl<'a> Workspace<'a> {
             Some(v) => Ok(v),
             None => Err(Stop::Need(vec![item])),
         }
+    }
+
+    /// A bounded piece of the object.
+    fn piece(&self, at: &CopyCursor, bytes: u64, keys: u32) -> Result<Chunk, Stop> {
+        let bytes = bytes.clamp(1, 8 << 20);
+        let data = self.read(at.offset, bytes)?;
+        let offset = at.offset.saturating_add(data.len() as u64);
+        let (omap, more) = if offset < self.info.size {
+            (Vec::new(), true)
+        } else {
+            let (omap, more) = self.omap_range(at.omap_after.as_ref(), b"", keys)?;
+            cut_pairs(&omap, more, bytes)
+        };
+        let first = *at == CopyCursor::default();
+        let mut xattrs = if first { self.xattrs_under(b"")? } else { Vec::new() };
+        xattrs.retain(|(k, _)| k != INFO_XATTR);
+        let header = if first { self.omap_header()? } else { Bytes::new() };
+        let omap_after = omap.last().map(|(k, _)| k.clone()).or_else(|| at.omap_after.clone());
+        let next = more.then_some(CopyCursor { offset, omap_after });
+        Ok(Chunk { at: at.clone(), next, xattrs, header, size: self.info.size, data, omap })
+    }
+
+    /// Takes over another object's content. Who watches stays, and so do snapshots.
+    fn copy_from(&mut self) -> Result<(), Stop> {
+        let copied = match &self.fetched.copy {
+            Some(Ok(copied)) => copied,
+            Some(Err(e)) => return Err(e.clone().into()),
+            None => return Err(INVALID.into()),
+        };
+        if copied.size > self.target.max_object {
+            return Err(OpError::TooBig { at: 0 }.into());
+        }
+        let watchers = self.info.watchers.clone();
+        if self.exists {
+            self.remove();
+        }
+        self.touch();
+        self.info.watchers = watchers;
+        let (mut at, mut digest) = (0, crc32fast::Hasher::new());
+        for data in &copied.data {
+            digest.update(data);
+            self.write(at, data.clone())?;
+            at += data.len() as u64;
+        }
+        if at == copied.size {
+            self.info.digest = Some(digest.finalize());
+        } else {
+            self.truncate(copied.size)?;
+        }
+        for (name, value) in &copied.xattrs {
+            self.set_stored_xattr(name.clone(), Some(value.clone()));
+        }
+        if !copied.header.is_empty() {
+            self.set_header(copied.header.clone());
+        }
+        if !copied.omap.is_empty() {
+            self.omap_set(copied.omap.clone());
+        }
+        Ok(())
+    }
+
+    fn set_header(&mut self, header: Bytes) {
+        self.touch();
+        self.header = Some(header.clone());
+        self.ops.push(TxnOp::OmapSetHeader { oid: self.oid(), header });
     }
 
     fn must_exist(&self) -> Result<(), Stop> {

@@ -18,6 +18,7 @@ use nacre_proto::ids::{ObjectId, OsdId, PgId, SessionId, SnapId};
 use nacre_proto::txn::Transaction;
 
 use crate::codec_enum;
+use crate::log::ReqId;
 use crate::msg::PeerMsg;
 use crate::op::{ClientOp, OpId, Reply};
 use crate::state::{Info, Stats};
@@ -68,6 +69,8 @@ pub enum TimerId {
     Notify { notify: u64 },
     /// A watcher was silent.
     Watch { watch: u64 },
+    /// A piece of what is to be copied has not come.
+    Copy { reqid: ReqId },
 }
 
 /// Slots an osd gives out sparingly.
@@ -157,6 +160,8 @@ pub struct ReadFault;
 pub enum Output {
     /// Say this to a replica.
     Send { to: OsdId, msg: PeerMsg },
+    /// Say this to another pg.
+    Carry { to: Way, msg: PeerMsg },
     /// Make this durable, all or nothing, and say so.
     Submit { id: TxnId, txn: Transaction },
     /// Read an object (none: the collection).
@@ -178,6 +183,15 @@ pub enum Output {
     Gone,
     /// A state was left for another; for traces and for the table in the documents.
     Moved { from: &'static str, to: &'static str, by: &'static str },
+}
+
+/// To which pg, where: also to one of this osd, or to this one itself. It may be lost; who waits asks again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// That of this object, at its primary by the map.
+    Object(ObjectId),
+    /// This one.
+    Pg(PgId, OsdId),
 }
 
 /// What is asked beyond the pg's peers.

@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nacre_proto::ids::{Epoch, ObjectId, OsdId, Version};
+use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, Version};
 use nacre_proto::txn::TxnOp;
 
 use crate::codec_enum;
 use crate::codec_struct;
 use crate::io::{Duration, SlotKind, Time};
-use crate::log::{Dups, LogEntry, LogPart, Missing};
+use crate::log::{Dups, LogEntry, LogPart, Missing, ReqId};
+use crate::op::OpError;
 use crate::state::{History, Info, Stats};
 use crate::view::PastIntervals;
 
@@ -180,6 +181,59 @@ pub enum Body {
     Repairing { missing: Missing },
     /// Primary to a member: exactly these counts as of the entry `at`.
     Counts { stats: Stats, at: Version },
+    /// Primary to the primary of another pg (or of its own): a piece of an object, to be copied.
+    CopyAsk(Box<CopyAsk>),
+    /// The answer.
+    CopyIs(Box<CopyIs>),
+}
+
+/// A piece of an object is asked for on behalf of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyAsk {
+    /// Whom to answer: this pg, at the osd that asks.
+    pub pg: PgId,
+    /// The interval of that pg.
+    pub interval: Epoch,
+    /// On behalf of this request.
+    pub reqid: ReqId,
+    /// The object, or a snapshot of it.
+    pub from: ObjectId,
+    /// It must have this version.
+    pub version: Option<Version>,
+    /// From here on.
+    pub at: CopyCursor,
+}
+codec_struct!(CopyAsk { pg, interval, reqid, from, version, at });
+
+/// The piece, or why there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyIs {
+    /// As asked.
+    pub interval: Epoch,
+    /// As asked.
+    pub reqid: ReqId,
+    /// As asked.
+    pub at: CopyCursor,
+    /// The object's version.
+    pub version: Version,
+    /// The piece.
+    pub piece: Option<Chunk>,
+    /// Why there is none.
+    pub refused: Option<OpError>,
+}
+codec_struct!(CopyIs { interval, reqid, at, version, piece, refused });
+
+/// As many of the first pairs as fit into so many bytes, but one at least; whether more follow.
+pub(crate) fn cut_pairs(pairs: &[(Bytes, Bytes)], more: bool, bytes: u64) -> (Vec<(Bytes, Bytes)>, bool) {
+    let mut room = bytes;
+    let fits = pairs.iter().take_while(|(k, v)| {
+        let size = (k.len() + v.len()) as u64;
+        let fits = size <= room;
+        room = room.saturating_sub(size);
+        fits
+    });
+    let n = fits.count().max(1).min(pairs.len());
+    (pairs[..n].to_vec(), more || n < pairs.len())
 }
 
 impl Body {
@@ -215,6 +269,8 @@ impl Body {
             Body::Repair { .. } => "repair",
             Body::Repairing { .. } => "repairing",
             Body::Counts { .. } => "counts",
+            Body::CopyAsk(_) => "copy_ask",
+            Body::CopyIs(_) => "copy_is",
         }
     }
 

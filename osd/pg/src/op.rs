@@ -4,6 +4,7 @@ use bytes::Bytes;
 use nacre_proto::ids::{Epoch, ObjectId, SessionId, SnapId, Version};
 
 use crate::log::{Outcome, ReqId};
+use crate::msg::{Chunk, CopyCursor};
 use crate::{codec_enum, codec_struct};
 
 /// How a guard compares.
@@ -59,6 +60,8 @@ pub enum Op {
     OmapKeys { keys: Vec<Bytes> },
     /// The header.
     OmapHeader,
+    /// A bounded piece of all that the object is: bytes, then omap, with everything else in the first.
+    GetPiece { at: CopyCursor, bytes: u64, keys: u32 },
     /// Clones and their snapshots.
     ListSnaps,
     /// Who watches.
@@ -109,6 +112,10 @@ pub enum Op {
     OmapSetHeader { header: Bytes },
     /// Makes the head what the snapshot saw.
     Rollback { snap: SnapId },
+    /// Takes over the bytes, attributes and omap of another object, or of a snapshot of it, wherever it lies: as it is at
+    /// some moment while this request is under way (and at just this version, if one is given). One of a vector at most.
+    /// The vector takes its place in the order of its own object when the content has come.
+    CopyFrom { from: ObjectId, version: Option<Version> },
     /// Calls a method of a server-side class.
     Call { class: String, method: String, input: Bytes },
     /// Watches it under a cookie; the watch ends if its owner is silent for so long.
@@ -149,6 +156,7 @@ impl Op {
                 | Op::OmapClear
                 | Op::OmapSetHeader { .. }
                 | Op::Rollback { .. }
+                | Op::CopyFrom { .. }
                 | Op::Watch { .. }
                 | Op::Unwatch { .. }
         )
@@ -174,13 +182,15 @@ pub enum OpResult {
     Snaps { clones: Vec<CloneLine>, head: bool },
     /// Watchers: session and cookie.
     Watchers(Vec<(SessionId, u64)>),
+    /// A piece of an object.
+    Piece(Box<Chunk>),
     /// A notify is over: its number, who answered with what, and who did not.
     Notified { notify: u64, acks: Vec<((SessionId, u64), Bytes)>, missed: Vec<(SessionId, u64)> },
 }
 codec_enum!(OpResult {
     0 => Done {}, 1 => Data { 0: a }, 2 => Stat { size: s, version: v }, 3 => Extents { 0: a }, 4 => Sums { 0: a },
     5 => Pairs { pairs: p, more: m }, 6 => Snaps { clones: c, head: h }, 7 => Watchers { 0: a },
-    8 => Notified { notify: n, acks: a, missed: m },
+    8 => Notified { notify: n, acks: a, missed: m }, 9 => Piece { 0: a },
 });
 
 /// One clone as listed.

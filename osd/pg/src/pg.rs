@@ -11,6 +11,7 @@
 //! - an operation is answered once.
 
 mod backfill;
+mod copy;
 mod interval;
 mod keep;
 mod operate;
@@ -302,6 +303,8 @@ pub struct PlacementGroup {
     pub(crate) waiting: VecDeque<ClientOp>,
     /// Requests past admission that are not yet in the log.
     pub(crate) queued: BTreeMap<ReqId, OpIds>,
+    /// Requests whose content is being fetched from another object.
+    pub(crate) copies: BTreeMap<ReqId, Box<copy::Copying>>,
     /// The request that was logged last.
     pub(crate) logged: Option<ReqId>,
     /// Operations by object that wait for a read lease.
@@ -446,7 +449,9 @@ impl PlacementGroup {
         if self.gone || matches!(self.role, Role::Dormant) {
             return;
         }
-        if msg.interval != self.info.interval && !self.cfg.takes_stale() {
+        // Copies go between pgs, whose intervals are not the same: those carry the map of whoever speaks instead.
+        let between = matches!(msg.body, Body::CopyAsk(_) | Body::CopyIs(_)) && msg.interval >= self.info.interval;
+        if msg.interval != self.info.interval && !between && !self.cfg.takes_stale() {
             return;
         }
         match msg.body {
@@ -486,6 +491,8 @@ impl PlacementGroup {
             Body::ScrubIs { round, lines } => self.on_scrub_is(from, round, lines),
             Body::Repair { items } => self.on_repair(cx, from, items),
             Body::Repairing { missing } => self.on_repairing(from, missing),
+            Body::CopyAsk(ask) => self.on_copy_ask(cx, from, *ask),
+            Body::CopyIs(is) => self.on_copy_is(cx, *is),
         }
     }
 
@@ -542,6 +549,7 @@ impl PlacementGroup {
             TimerId::OldLease { interval } if interval == self.info.interval.0 => self.old_lease_over(cx),
             TimerId::Notify { notify } => self.notify_over(cx, notify),
             TimerId::Watch { watch } => self.watch_timer(cx, watch),
+            TimerId::Copy { reqid } => self.copy_late(cx, reqid),
             _ => {}
         }
     }

@@ -150,6 +150,8 @@ pub struct Config {
     pub scrub_bytes: u64,
     /// The largest object.
     pub max_object: u64,
+    /// The largest object that can be copied from: it is one write.
+    pub max_copy: u64,
     /// Contexts of idle objects kept.
     pub contexts: usize,
     /// Check the costly invariants after each step.
@@ -174,6 +176,7 @@ impl Default for Config {
             scrub_objects: 8,
             scrub_bytes: 8 << 20,
             max_object: 128 << 20,
+            max_copy: 32 << 20,
             contexts: 4096,
             check: false,
             #[cfg(feature = "mutants")]

@@ -9,7 +9,7 @@ use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, PoolId, SessionId, SnapId};
 use nacre_proto::txn::TxnOp;
 
 use crate::PlacementGroup;
-use crate::io::{Input, Output, ReadItem, ReadValue, Request, Step, Time};
+use crate::io::{Input, Output, ReadItem, ReadValue, Request, Step, Time, TimerId, Way};
 use crate::log::ReqId;
 use crate::msg::Body;
 use crate::op::{ClientOp, Op, OpError, OpId, OpResult, Reply, SnapContext};
@@ -42,6 +42,13 @@ pub(crate) struct Trio {
     pub(crate) deaf: Option<usize>,
     /// Bytes of the largest piece of an object that was sent: of its data or of its omap.
     pub(crate) largest: usize,
+    /// Messages between pgs so far, and which of them gets lost.
+    pub(crate) carried: usize,
+    pub(crate) lose: usize,
+    /// Timers that ring when nothing else happens.
+    pub(crate) later: Vec<(usize, TimerId)>,
+    /// What happens right after so many messages between pgs.
+    pub(crate) after_carried: Option<(usize, (usize, Input))>,
     pub(crate) next: u64,
 }
 
@@ -76,6 +83,10 @@ impl Trio {
             no_push: false,
             deaf: None,
             largest: 0,
+            carried: 0,
+            lose: 0,
+            later: Vec::new(),
+            after_carried: None,
             next: 1,
         }
     }
@@ -107,6 +118,20 @@ impl Trio {
     }
 
     pub(crate) fn settle(&mut self) {
+        self.run();
+        // What was lost is asked for again once nothing else happens.
+        for round in 0.. {
+            assert!(round < 100, "asks for ever");
+            let late = std::mem::take(&mut self.later);
+            if late.is_empty() {
+                return;
+            }
+            self.queue.extend(late.into_iter().map(|(i, id)| (i, Input::Timer(id))));
+            self.run();
+        }
+    }
+
+    fn run(&mut self) {
         while let Some((i, input)) = self.queue.pop_front() {
             let mut out = Vec::new();
             self.cores[i].step(&mut Step { now: Time(self.next * 2_000_000_000), wall_ms: 1, out: &mut out }, input);
@@ -119,6 +144,20 @@ impl Trio {
     fn output(&mut self, i: usize, o: Output) {
         match o {
             Output::Send { msg, .. } if self.no_push && matches!(msg.body, Body::Push { .. } | Body::Pulled { .. }) => {
+            }
+            Output::Carry { to, msg } => {
+                let to = match to {
+                    Way::Object(_) => self.view.primary,
+                    Way::Pg(_, osd) => Some(osd),
+                };
+                let from = OsdId(i as u32);
+                self.carried += 1;
+                if let Some((_, what)) = self.after_carried.take_if(|(n, _)| *n == self.carried) {
+                    self.queue.push_back(what);
+                }
+                if let Some(to) = to.filter(|_| self.carried != self.lose) {
+                    self.queue.push_back((to.0 as usize, Input::Peer { from, msg }));
+                }
             }
             Output::Send { to, .. } if self.deaf == Some(to.0 as usize) => {}
             Output::Send { to, msg } if self.view.acting.contains(&to) => {
@@ -140,6 +179,7 @@ impl Trio {
             Output::Ask(Request::Slot { kind, holder, .. }) => {
                 self.queue.push_back((i, Input::Slot { kind, holder, granted: true }));
             }
+            Output::Arm { id: id @ TimerId::Copy { .. }, .. } => self.later.push((i, id)),
             Output::Arm { id, .. } => {
                 // Time leaps on with every question, so whatever was waited for is over.
                 self.next += 1;

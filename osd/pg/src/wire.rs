@@ -45,6 +45,7 @@ codec_enum!(Body {
     22 => Release { kind: a }, 23 => Clean { history: a, trim_to: b }, 24 => Remove {},
     25 => ScrubRange { round: a, from: b, to: c, deep: d }, 26 => ScrubIs { round: a, lines: b }, 27 => Repair { items: a },
     28 => Repairing { missing: a }, 29 => Counts { stats: a, at: b },
+    30 => CopyAsk { 0: a }, 31 => CopyIs { 0: a },
 });
 codec_struct!(PeerMsg { epoch, interval, body });
 
@@ -64,6 +65,7 @@ codec_enum!(Op {
     32 => Rollback { snap: a }, 33 => Call { class: a, method: b, input: c },
     34 => Watch { cookie: a, timeout_ms: b }, 35 => Unwatch { cookie: a }, 36 => Notify { payload: a, timeout_ms: b },
     37 => NotifyAck { notify: a, cookie: b, payload: c }, 38 => Hint { size: a, cold: b },
+    39 => GetPiece { at: a, bytes: b, keys: c }, 40 => CopyFrom { from: a, version: b },
 });
 codec_enum!(Reply { 0 => Done { outcome: a, version: b }, 1 => Again { epoch: a } });
 

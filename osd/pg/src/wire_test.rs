@@ -7,7 +7,7 @@ use nacre_proto::ids::{OsdId, PoolId, SessionId, SnapId, Version};
 use super::*;
 use crate::io::{Duration, SlotKind, Time};
 use crate::log::{Change, Delta, Dup, Dups, LogEntry, LogPart, Missing, MissingItem};
-use crate::msg::{CopyCursor, Cursor, Rep};
+use crate::msg::{CopyAsk, CopyCursor, CopyIs, Cursor, Rep};
 use crate::op::{CloneLine, OpError, OpResult};
 use crate::state::{History, Info, Stats};
 use crate::view::PastIntervals;
@@ -110,6 +110,22 @@ fn bodies() -> Vec<Body> {
         Body::Repair { items: vec![(oid(), need)] },
         Body::Repairing { missing },
         Body::Counts { stats: Stats { objects: 4, clones: 5, bytes: 6 }, at: v(3, 3) },
+        Body::CopyAsk(Box::new(CopyAsk {
+            pg: PgId { pool: PoolId(3), seed: 4 },
+            interval: Epoch(7),
+            reqid,
+            from: oid(),
+            version: Some(need),
+            at: CopyCursor { offset: 1, omap_after: None },
+        })),
+        Body::CopyIs(Box::new(CopyIs {
+            interval: Epoch(7),
+            reqid,
+            at: CopyCursor::default(),
+            version: need,
+            piece: Some(chunk()),
+            refused: Some(OpError::NotFound { at: 1 }),
+        })),
     ]
 }
 
@@ -156,6 +172,8 @@ fn ops() -> Vec<Op> {
         Op::Notify { payload: value.clone(), timeout_ms: 3 },
         Op::NotifyAck { notify: 1, cookie: 2, payload: value },
         Op::Hint { size: 5, cold: true },
+        Op::GetPiece { at: CopyCursor { offset: 5, omap_after: None }, bytes: 6, keys: 7 },
+        Op::CopyFrom { from: oid(), version: Some(v(7, 9)) },
     ]
 }
 
@@ -171,6 +189,7 @@ fn replies() -> Vec<Reply> {
         OpResult::Snaps { clones: vec![clone], head: true },
         OpResult::Watchers(vec![(SessionId(1), 2)]),
         OpResult::Notified { notify: 6, acks: vec![((SessionId(1), 1), "y".into())], missed: vec![(SessionId(1), 2)] },
+        OpResult::Piece(Box::new(chunk())),
     ];
     vec![
         Reply::Done { outcome: Ok(results), version: v(5, 6) },

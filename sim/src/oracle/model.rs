@@ -9,6 +9,7 @@ use nacre_pg::op::{Op, OpError, OpResult};
 use nacre_proto::ids::{SessionId, SnapId};
 
 use super::classes::{self, Kept, Seen};
+use crate::client::copies;
 use crate::history::Call;
 
 /// One state of an object.
@@ -44,6 +45,12 @@ impl Model {
     pub fn apply(&self, call: &Call) -> (Outcome, Model) {
         if call.snap != SnapId::HEAD {
             return (self.read_snap(call), self.clone());
+        }
+        if let ([Op::CopyFrom { .. }], Some((_, Err(e)))) = (&call.ops[..], &call.answer)
+            && matches!(e, OpError::NotFound { .. } | OpError::Guard { .. })
+        {
+            // The source was not there, or changed all the while: its own history says whether that can be.
+            return (Err(e.clone()), self.clone());
         }
         let mut next = self.head.clone();
         let mut results = Vec::new();
@@ -198,6 +205,11 @@ impl Model {
                     *changed = true;
                 }
                 *state = was;
+                Ok(OpResult::Done)
+            }
+            Op::CopyFrom { from, .. } => {
+                *changed = true;
+                *state = Some(Content { data: copies::of_source(&from.name), ..Content::default() });
                 Ok(OpResult::Done)
             }
             // Who watches is not part of what a reader sees.

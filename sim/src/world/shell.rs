@@ -3,9 +3,10 @@
 use std::sync::{Arc, PoisonError};
 
 use nacre_pg::PlacementGroup;
-use nacre_pg::io::{Input, Output, Request, Step};
-use nacre_pg::msg::PeerMsg;
+use nacre_pg::io::{Input, Output, Request, Step, Way};
+use nacre_pg::msg::{Body, PeerMsg};
 use nacre_pg::op::{ClientOp, Reply};
+use nacre_pg::view::pg_of_hash;
 use nacre_proto::ids::{Epoch, OsdId, PgId};
 use nacre_store::ObjectStore;
 
@@ -119,6 +120,27 @@ impl World {
             Output::Send { to, msg } => {
                 let (delay, link) = self.route(End::Osd(osd.0), End::Osd(to.0));
                 self.after(delay, Event::Peer { to, from: osd, link, pg, msg: Box::new(msg) });
+            }
+            Output::Carry { to, msg } => {
+                if let Body::CopyIs(is) = &msg.body
+                    && is.at.offset > 0
+                    && is.piece.as_ref().is_some_and(|p| p.next.is_none())
+                {
+                    self.seen("object read to its end for a copy");
+                }
+                let to = match to {
+                    Way::Pg(pg, to) => Some((pg, to)),
+                    Way::Object(oid) => {
+                        let map = self.maps.get(self.nodes[i].epoch);
+                        let pg =
+                            |m: &crate::map::Map| PgId { pool: oid.pool, seed: pg_of_hash(oid.hash, m.pool.pg_num) };
+                        map.and_then(|m| m.view(pg(m)).primary.map(|p| (pg(m), p)))
+                    }
+                };
+                if let Some((pg, to)) = to {
+                    let (delay, link) = self.route(End::Osd(osd.0), End::Osd(to.0));
+                    self.after(delay, Event::Peer { to, from: osd, link, pg, msg: Box::new(msg) });
+                }
             }
             Output::Submit { id, txn } => {
                 self.ledger.disks.submitted(osd, core, id, &txn);

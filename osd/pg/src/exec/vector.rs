@@ -172,11 +172,14 @@ impl Workspace<'_> {
                 Ok(OpResult::Done)
             }
             Op::OmapSetHeader { header } => {
-                self.touch();
-                self.header = Some(header.clone());
-                self.ops.push(TxnOp::OmapSetHeader { oid: self.oid(), header: header.clone() });
+                self.set_header(header.clone());
                 Ok(OpResult::Done)
             }
+            Op::GetPiece { at, bytes, keys } => {
+                self.must_exist()?;
+                Ok(OpResult::Piece(Box::new(self.piece(at, *bytes, *keys)?)))
+            }
+            Op::CopyFrom { .. } => self.copy_from().map(|()| OpResult::Done),
             Op::Rollback { snap } => self.rollback(*snap),
             Op::Call { class, method, input } => class::call(self, class, method, input).map(OpResult::Data),
             Op::Watch { cookie, timeout_ms } => {

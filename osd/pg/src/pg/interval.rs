@@ -117,6 +117,8 @@ impl PlacementGroup {
         for op in std::mem::take(&mut self.waiting) {
             cx.out.push(Output::Reply { op: op.id, reply: again.clone() });
         }
+        // Those who wait for a copy are among the queued.
+        self.copies.clear();
         for (_, ids) in std::mem::take(&mut self.queued) {
             Self::reply(cx, ids.iter(), &again);
         }

@@ -70,6 +70,7 @@ impl PlacementGroup {
             next_round: 0,
             waiting: VecDeque::new(),
             queued: BTreeMap::new(),
+            copies: BTreeMap::new(),
             logged: None,
             lease_waits: BTreeSet::new(),
             told: false,

@@ -10,9 +10,10 @@ use bytes::Bytes;
 use nacre_proto::ids::{ObjectId, SessionId, SnapId, Version};
 use nacre_proto::txn::TxnOp;
 
+use super::copy::{CopyAsker, source_of};
 use super::replicate::Ordered;
 use super::{Fault, OnRead, OpIds, PlacementGroup, Role};
-use crate::exec::{Effect, Executed, Fetched, Stop, Target, run};
+use crate::exec::{Copied, Effect, Executed, Fetched, Stop, Target, run};
 use crate::format::{Kind, open, seal, seal_with};
 use crate::io::{ReadFault, ReadItem, ReadValue, Step};
 use crate::log::{Change, Delta, LogEntry, Outcome, ReqId};
@@ -55,9 +56,27 @@ pub(crate) struct Running {
     writes: bool,
     /// The core's own: the end of a watch. Nobody asked, so nothing is remembered for a retry.
     internal: bool,
+    /// It reads for another pg.
+    copy: Option<Box<CopyAsker>>,
 }
 
 impl Running {
+    /// A client's operation, or a read for another pg.
+    pub(crate) fn new(op: ClientOp, ids: OpIds, copy: Option<Box<CopyAsker>>) -> Box<Running> {
+        let writes = op.ops.iter().any(Op::writes);
+        Box::new(Running { op, ids, fetched: Fetched::default(), reading: None, writes, internal: false, copy })
+    }
+
+    /// What it is to copy has come, or will not.
+    pub(crate) fn with_copy(mut self: Box<Self>, copy: Result<Copied, OpError>) -> Box<Running> {
+        self.fetched.copy = Some(copy);
+        self
+    }
+
+    pub(crate) fn target(&self) -> ObjectId {
+        head_of(&self.op.oid)
+    }
+
     /// Who asked, if it only reads: writes are also known by their identity.
     pub(crate) fn read_by(&self) -> Option<OpIds> {
         (!self.writes).then(|| self.ids.clone())
@@ -161,6 +180,13 @@ fn exists(info: Option<&ObjectInfo>) -> Option<&ObjectInfo> {
 }
 
 impl PlacementGroup {
+    /// Puts an operation into its object's queue.
+    pub(crate) fn enqueue(&mut self, cx: &mut Step<'_>, running: Box<Running>) {
+        let oid = running.target();
+        self.contexts.entry(oid.clone()).or_default().queue.push_back(running);
+        self.pump(cx, &oid);
+    }
+
     /// A client asks.
     pub(crate) fn on_op(&mut self, cx: &mut Step<'_>, op: ClientOp) {
         let again = Reply::Again { epoch: self.view.epoch };
@@ -176,6 +202,7 @@ impl PlacementGroup {
         let writes = op.ops.iter().any(Op::writes);
         if op.oid.namespace.starts_with(TEMP_PREFIX)
             || (writes && op.ops.iter().any(|o| matches!(o, Op::Notify { .. })))
+            || op.ops.iter().filter(|o| matches!(o, Op::CopyFrom { .. })).count() > 1
             || op.oid.name.is_empty()
             || op.ops.is_empty()
             || !op.snapc.is_valid()
@@ -226,18 +253,16 @@ impl PlacementGroup {
             }
         }
         let (reqid, id) = (op.reqid, op.id);
+        if writes && let Some((from, version)) = source_of(&op.ops) {
+            self.queued.insert(reqid, OpIds::one(id));
+            self.begin_copy(cx, reqid, Running::new(op, OpIds::one(id), None), from, version);
+            return;
+        }
         let oid = head_of(&op.oid);
         let ids = OpIds::one(id);
         self.logged = None;
         let ctx = self.contexts.entry(oid.clone()).or_default();
-        ctx.queue.push_back(Box::new(Running {
-            op,
-            ids,
-            fetched: Fetched::default(),
-            reading: None,
-            writes,
-            internal: false,
-        }));
+        ctx.queue.push_back(Running::new(op, ids, None));
         self.pump(cx, &oid);
         // Most writes are logged at once.
         if writes && self.logged != Some(reqid) {
@@ -318,6 +343,7 @@ impl PlacementGroup {
             reading: None,
             writes: true,
             internal: true,
+            copy: None,
         };
         self.contexts.entry(oid.clone()).or_default().queue.push_back(Box::new(running));
         self.pump(cx, oid);
@@ -408,7 +434,7 @@ impl PlacementGroup {
 
     /// Puts an operation back to where it waited.
     fn begin_again(&mut self, oid: &ObjectId, mut running: Box<Running>) {
-        running.fetched = Fetched::default();
+        running.fetched.forget();
         if let Some(ctx) = self.contexts.get_mut(oid) {
             ctx.queue.push_front(running);
         }
@@ -463,6 +489,10 @@ impl PlacementGroup {
                     self.notify(cx, &running.op, running.ids.clone(), version, done.results);
                     return;
                 }
+                if let Some(asker) = &running.copy {
+                    self.copy_read(cx, asker, version, Ok(done.results));
+                    return;
+                }
                 Self::reply(cx, running.ids.iter(), &Reply::Done { outcome: Ok(done.results), version });
             }
             Ok(done) => {
@@ -503,6 +533,10 @@ impl PlacementGroup {
         };
         let prior = known.map(|i| i.version);
         let seen = exists(known).map(|i| i.changed).unwrap_or_default();
+        if let Some(asker) = &running.copy {
+            self.copy_read(cx, asker, seen, Err(e));
+            return;
+        }
         if !running.writes || self.cfg.is(Fault::ForgetErrors) {
             let ids = self.queued.remove(&running.op.reqid).unwrap_or_else(|| running.ids.clone());
             self.logged = Some(running.op.reqid);

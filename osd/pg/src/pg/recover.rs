@@ -14,7 +14,7 @@ use super::peering::Primary;
 use super::{Fault, OnCommit, OnRead, PlacementGroup, Role};
 use crate::io::{Output, ReadFault, ReadItem, ReadValue, Request, Step};
 use crate::log::Missing;
-use crate::msg::{Body, Chunk, CopyCursor};
+use crate::msg::{Body, Chunk, CopyCursor, cut_pairs};
 use crate::object::{head_of, temp_of};
 
 /// What is travelling.
@@ -67,19 +67,6 @@ fn piece_items(at: &CopyCursor, bytes: u64, keys: u32) -> Vec<ReadItem> {
         ReadItem::Extent { offset: at.offset, len: bytes },
         ReadItem::OmapRange { after: at.omap_after.clone(), max: keys },
     ]
-}
-
-/// As many of the first pairs as fit into so many bytes, but one at least; whether more follow.
-fn cut_pairs(pairs: &[(Bytes, Bytes)], more: bool, bytes: u64) -> (Vec<(Bytes, Bytes)>, bool) {
-    let mut room = bytes;
-    let fits = pairs.iter().take_while(|(k, v)| {
-        let size = (k.len() + v.len()) as u64;
-        let fits = size <= room;
-        room = room.saturating_sub(size);
-        fits
-    });
-    let n = fits.count().max(1).min(pairs.len());
-    (pairs[..n].to_vec(), more || n < pairs.len())
 }
 
 /// The piece, with the version of the object it is of.

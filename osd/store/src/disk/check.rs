@@ -327,7 +327,7 @@ impl Engine {
         let mut bad = Vec::new();
         self.table(b'R', &mut |key, value| match (keys::number(&key), Refs::decode(value)) {
             (Ok(group), Ok(refs)) => {
-                counted.extend(refs.extra.iter().map(|(block, extra)| (group * REFS + u64::from(*block), *extra)));
+                counted.extend(refs.iter().map(|(block, extra)| (group * REFS + u64::from(block), extra)));
             }
             _ => bad.push(key),
         })?;
@@ -355,10 +355,10 @@ impl Engine {
             for block in group * REFS..(group + 1) * REFS {
                 let extra = named.times(block).saturating_sub(1);
                 if extra > 0 {
-                    refs.extra.insert((block % REFS) as u8, extra);
+                    refs.set((block % REFS) as u8, extra);
                 }
             }
-            walk.fixes.push(match refs.extra.is_empty() {
+            walk.fixes.push(match refs.is_empty() {
                 true => KvOp::Delete(keys::refs(group)),
                 false => KvOp::Put(keys::refs(group), refs.encode()),
             });

@@ -165,10 +165,36 @@ impl Coll {
     }
 }
 
-/// References beyond the first on the 256 blocks of one group; a block not in it has none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Refs {
-    pub extra: BTreeMap<u8, u32>,
+/// References beyond the first on the 256 blocks of one group. A plain row: a clone shares whole groups, and each write to
+/// one of their blocks changes one number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refs(Box<[u32; REFS as usize]>);
+
+impl Default for Refs {
+    fn default() -> Self {
+        Refs(Box::new([0; REFS as usize]))
+    }
+}
+
+impl Refs {
+    pub(crate) fn get(&self, block: u8) -> u32 {
+        self.0.get(usize::from(block)).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn set(&mut self, block: u8, extra: u32) {
+        if let Some(count) = self.0.get_mut(usize::from(block)) {
+            *count = extra;
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.iter().all(|count| *count == 0)
+    }
+
+    /// Blocks with more than one reference, and how many more.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u8, u32)> {
+        (0..=u8::MAX).zip(self.0.iter().copied()).filter(|(_, count)| *count > 0)
+    }
 }
 
 pub(crate) const REFS: u64 = 256;
@@ -179,10 +205,10 @@ impl Refs {
         out.u8(1);
         // Runs of equal counts: a clone shares many blocks the same number of times.
         let mut runs: Vec<(u8, u16, u32)> = Vec::new();
-        for (block, extra) in &self.extra {
+        for (block, extra) in self.iter() {
             match runs.last_mut() {
-                Some(last) if u16::from(last.0) + last.1 == u16::from(*block) && last.2 == *extra => last.1 += 1,
-                _ => runs.push((*block, 1, *extra)),
+                Some(last) if u16::from(last.0) + last.1 == u16::from(block) && last.2 == extra => last.1 += 1,
+                _ => runs.push((block, 1, extra)),
             }
         }
         out.var(runs.len() as u64);
@@ -199,18 +225,18 @@ impl Refs {
         if take.u8()? != 1 {
             return Err(Malformed);
         }
-        let mut extra = BTreeMap::new();
+        let mut refs = Refs::default();
         for _ in 0..take.count(3)? {
             let (block, len, count) = (take.u8()?, take.var16()?, take.var32()?);
             if len == 0 || len > 256 - u16::from(block) || count == 0 {
                 return Err(Malformed);
             }
             for step in 0..len {
-                extra.insert((u16::from(block) + step) as u8, count);
+                refs.set((u16::from(block) + step) as u8, count);
             }
         }
         take.end()?;
-        Ok(Refs { extra })
+        Ok(refs)
     }
 }
 
@@ -312,7 +338,7 @@ impl Cell {
         64 + match self {
             Cell::Header(header) => header.weight(),
             Cell::Leaf(leaf) => leaf.weight(),
-            Cell::Refs(refs) => 64 + 16 * refs.extra.len(),
+            Cell::Refs(_) => 64 + 4 * REFS as usize,
             Cell::Coll(coll) => 128 + 8 * coll.ranges.0.len(),
         }
     }
@@ -339,7 +365,9 @@ mod tests {
 
         #[test]
         fn references_survive(extra in proptest::collection::btree_map(any::<u8>(), 1..4u32, 0..256)) {
-            let refs = Refs { extra };
+            let mut refs = Refs::default();
+            extra.iter().for_each(|(block, count)| refs.set(*block, *count));
+            prop_assert_eq!(refs.iter().collect::<BTreeMap<_, _>>(), extra);
             prop_assert_eq!(Refs::decode(refs.encode().into()), Ok(refs));
         }
 

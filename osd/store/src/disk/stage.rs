@@ -120,7 +120,7 @@ impl<'a> Stage<'a> {
             Some(Cell::Refs(refs)) => refs,
             Some(_) => return Err(corrupt("a key of references holds something else")),
         };
-        Ok(refs.extra.get(&((phys % REFS) as u8)).copied().unwrap_or(0))
+        Ok(refs.get((phys % REFS) as u8))
     }
 
     /// Changes the extra references of each block of a run.
@@ -138,15 +138,11 @@ impl<'a> Stage<'a> {
             let stop = end.min((group + 1) * REFS);
             for block in at..stop {
                 let within = (block % REFS) as u8;
-                let mut extra = refs.extra.get(&within).copied().unwrap_or(0);
+                let mut extra = refs.get(within);
                 edit(block, &mut extra);
-                if extra == 0 {
-                    refs.extra.remove(&within);
-                } else {
-                    refs.extra.insert(within, extra);
-                }
+                refs.set(within, extra);
             }
-            let cell = (!refs.extra.is_empty()).then(|| Cell::Refs(refs.into()));
+            let cell = (!refs.is_empty()).then(|| Cell::Refs(refs.into()));
             self.cells.insert(key, cell);
             at = stop;
         }

@@ -26,6 +26,9 @@ pub enum FormatError {
     /// The checksum does not match.
     #[error("record fails its checksum; the copy on this osd is damaged")]
     Checksum,
+    /// Entries of a log whose versions do not rise.
+    #[error("entries of the log are not in order; the copy on this osd is damaged")]
+    Order,
     /// A tag names no variant.
     #[error("record holds the unknown tag {0}")]
     Tag(u8),

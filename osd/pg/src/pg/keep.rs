@@ -10,7 +10,7 @@ use nacre_proto::txn::TxnOp;
 use super::{Desk, PlacementGroup, Promise, Role, drifted};
 use crate::format::{Codec, FormatError, Kind, Reader, open, seal, seal_with};
 use crate::io::Time;
-use crate::log::{Dup, Dups, Log, LogEntry, MissingItem, ReqId, meta_key};
+use crate::log::{Dup, Dups, Log, LogEntry, MissingItem, ReqId, is_rising, meta_key};
 use crate::object::{head_of, temp_of};
 use crate::state::{Config, History, Info};
 use crate::view::{PastIntervals, View};
@@ -127,6 +127,7 @@ impl PlacementGroup {
                     dups.acked.insert(Codec::get(&mut r)?, open(Kind::Dup, value)?);
                 }
                 Some(&TEMP) => {
+                    open::<ObjectId>(Kind::Temp, value)?;
                     temps.insert(ObjectId::get(&mut r)?);
                 }
                 _ => return Err(FormatError::Tag(key.first().copied().unwrap_or(0))),
@@ -134,7 +135,12 @@ impl PlacementGroup {
         }
         let mut info = info.ok_or(FormatError::Short)?;
         let entries = stored.log.iter().map(|raw| open::<LogEntry>(Kind::LogEntry, raw));
-        let log = Log::load(tail, entries.collect::<Result<Vec<_>, _>>()?, dups);
+        let mut entries = entries.map(|e| e.map(Arc::new)).collect::<Result<Vec<_>, _>>()?;
+        entries.retain(|e| e.version > tail);
+        if !is_rising(tail, &entries) {
+            return Err(FormatError::Order);
+        }
+        let log = Log::load(tail, entries, dups);
         for e in log.iter().filter(|e| e.version > info.stats_at) {
             info.stats.add(&e.delta);
         }
@@ -269,3 +275,7 @@ impl PlacementGroup {
         ops.push(info);
     }
 }
+
+#[cfg(test)]
+#[path = "keep_test.rs"]
+mod tests;

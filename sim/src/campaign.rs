@@ -123,15 +123,68 @@ pub fn campaign(plan: &Plan, options: &Options, each: &mut (dyn FnMut(&Outcome) 
     shared.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).0.finish()
 }
 
-/// What to print of a run that failed: the cause, how to repeat it, and the end of its trace.
-pub fn describe(o: &Outcome, commit: &str) -> String {
+/// How to run one seed again.
+pub fn replay(seed: u64, file: Option<&str>) -> String {
+    let file = file.map(|f| format!(" --scenario {f}")).unwrap_or_default();
+    format!("nacre sim --seed {seed}{file} --trace")
+}
+
+/// What to print of a run that failed: the cause, how to repeat it, and what its trace says of the object and the pg.
+pub fn describe(o: &Outcome, commit: &str, file: Option<&str>) -> String {
     let mut out = format!("seed {} violates:\n{}\n", o.seed, o.violations.join("\n"));
-    out.push_str(&format!("commit {commit}\nreplay: nacre sim --seed {} --trace\n", o.seed));
-    let lines = &o.trace[o.trace.len().saturating_sub(60)..];
-    for l in lines {
+    out.push_str(&format!("commit {commit}\nreplay: {}\n", replay(o.seed, file)));
+    for l in trimmed(o) {
         out.push_str("  ");
-        out.push_str(l);
+        out.extend(l.chars().take(WIDTH));
         out.push('\n');
     }
     out
+}
+
+/// Lines of a trimmed trace.
+const LINES: usize = 80;
+
+/// Characters of each.
+const WIDTH: usize = 240;
+
+/// The end of the trace: what concerns the objects and pgs that the first violation names, and what befell the cluster.
+fn trimmed(o: &Outcome) -> Vec<&String> {
+    let text = o.violations.first().map(String::as_str).unwrap_or_default();
+    let word = |w: &str| w.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '.').to_owned();
+    let words: Vec<String> = text.split([' ', '"', '/', '\n']).map(word).collect();
+    let objects = words.iter().filter(|w| w.starts_with("object-")).map(|w| format!("\"{w}\""));
+    let pgs = words.windows(2).filter(|w| w[0] == "pg" && !w[1].is_empty()).map(|w| format!(" {} ", w[1]));
+    let named: Vec<String> = objects.chain(pgs).collect();
+    // Neither a message nor a request nor a connection: something that befell the cluster.
+    let befell = |l: &str| !l.contains("->") && !l.contains("client ") && !l.contains("connection ");
+    let concerns = |l: &&String| named.is_empty() || befell(l) || named.iter().any(|n| l.contains(n));
+    let all: Vec<&String> = o.trace.iter().filter(concerns).collect();
+    all[all.len().saturating_sub(LINES)..].to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_says_how_to_repeat_it_and_shows_what_concerns_it() {
+        let trace = [
+            "0.1 osd.1 crashes, 0 of 0 unsynced bytes survive",
+            "0.2 osd.1 -> osd.2 1.3 rep @4 of b\"object-7\"",
+            "0.3 osd.1 -> osd.2 1.0 rep @4 of b\"object-2\"",
+            "0.4 osd.1 -> osd.2 1.3 pull @4",
+            "0.5 connection Osd(1) Osd(2) lost",
+        ];
+        let o = Outcome {
+            seed: 9,
+            violations: vec!["osd.1 pg 1.3: object-7: an acknowledged write is lost".to_owned()],
+            trace: trace.map(str::to_owned).to_vec(),
+            ..Outcome::default()
+        };
+        let text = describe(&o, "abc", Some("a.toml"));
+        assert!(text.starts_with("seed 9 violates:\nosd.1 pg 1.3"), "{text}");
+        assert!(text.contains("commit abc\nreplay: nacre sim --seed 9 --scenario a.toml --trace\n"), "{text}");
+        let kept: Vec<&str> = trace.into_iter().filter(|l| text.contains(l)).collect();
+        assert_eq!(kept, [trace[0], trace[1], trace[3]]);
+    }
 }

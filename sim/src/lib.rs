@@ -12,6 +12,8 @@ pub mod fault;
 mod grow;
 pub mod history;
 pub mod map;
+#[cfg(feature = "mutants")]
+pub mod mutation;
 pub mod node;
 pub mod oracle;
 pub mod rng;

@@ -14,7 +14,7 @@ use crate::map::{Map, Maps};
 use crate::node::Node;
 use crate::oracle;
 use crate::oracle::alive::{STORM, settle};
-use crate::scenario::Scenario;
+use crate::scenario::{File, Scenario};
 use crate::world::{Event, MS, World};
 
 /// How to run.
@@ -22,6 +22,8 @@ use crate::world::{Event, MS, World};
 pub struct Options {
     /// Keep the trace.
     pub trace: bool,
+    /// What is not left to the seed.
+    pub file: Option<Arc<File>>,
     /// Which deliberate fault the cores have.
     #[cfg(feature = "mutants")]
     pub mutant: Option<nacre_pg::mutant::Mutant>,
@@ -82,7 +84,9 @@ fn config(s: &Scenario, options: &Options) -> Config {
 
 /// Builds the cluster of a seed.
 fn build(seed: u64, options: &Options) -> World {
-    let s = Scenario::draw(seed);
+    let drawn = options.file.as_ref().map_or_else(|| Ok(Scenario::draw(seed)), |f| f.draw(seed));
+    #[expect(clippy::expect_used, reason = "a file was tried with many seeds when it was read")]
+    let s = drawn.expect("a scenario file that was read");
     let pool = PoolRules { size: s.size, min_size: s.min_size, pg_num: s.pg_num, ..PoolRules::default() };
     let maps = Maps::new(Map::first(s.osds, pool));
     let cfg = Arc::new(config(&s, options));

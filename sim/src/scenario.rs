@@ -1,5 +1,7 @@
 //! The shape of a run: how many of what, how fast, how faulty. Drawn from the seed, so that seeds differ in kind.
 
+mod file;
+
 use std::collections::BTreeMap;
 
 use nacre_proto::ids::{Epoch, OsdId};
@@ -7,6 +9,8 @@ use nacre_proto::ids::{Epoch, OsdId};
 use crate::fault::Fault;
 use crate::rng::Rng;
 use crate::world::MS;
+
+pub use file::File;
 
 /// The shape.
 #[derive(Clone, Debug)]
@@ -118,6 +122,7 @@ impl Kind {
             (Kind::Disks, Fault::PowerCut | Fault::SlowDisk) => 3,
             (Kind::Churn, Fault::Out | Fault::Reweight | Fault::Resize | Fault::Upmap | Fault::Affinity) => 5,
             (Kind::Recovery, Fault::Reset | Fault::Out | Fault::Upmap) => 6,
+            (Kind::Recovery, Fault::SlowDisk) => 8,
             (Kind::Recovery, Fault::CutMap | Fault::FailingDisk | Fault::ReplacedDisk | Fault::Crash) => 3,
             _ => 1,
         }
@@ -199,6 +204,10 @@ impl Scenario {
         if kind == Kind::Recovery {
             out.calm = 400 * MS;
             out.objects = r.range(6, 12);
+            if r.chance(1, 2) {
+                // One copy is enough to serve, so that the newest may be held by an osd that is no member any more.
+                (out.size, out.min_size, out.loose) = (2, 1, true);
+            }
             out.log_keep = [4, 12][r.below(2) as usize];
             out.sync = [4 * MS, 30 * MS][r.below(2) as usize];
             out.delay = [MS, 5 * MS][r.below(2) as usize];

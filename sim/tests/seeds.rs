@@ -1,8 +1,12 @@
 //! The default runs: many seeds, the seeds that once found something, and the same seed twice.
 
+use std::sync::Arc;
+
 use nacre_sim::Options;
 use nacre_sim::campaign::{Plan, campaign, describe, judge};
 use nacre_sim::coverage::UNREACHABLE;
+use nacre_sim::fault::Fault;
+use nacre_sim::scenario::File;
 
 fn expect_fine(seeds: &[u64]) {
     let options = Options::default();
@@ -10,7 +14,7 @@ fn expect_fine(seeds: &[u64]) {
         let outcome = judge(seed, &options);
         if !outcome.violations.is_empty() {
             let again = judge(seed, &options.traced(true));
-            panic!("{}", describe(&again, "of this build"));
+            panic!("{}", describe(&again, "of this build", None));
         }
     }
 }
@@ -29,7 +33,7 @@ fn the_default_seeds_hold_and_show_everything() {
         }
     });
     if let Some(seed) = failed {
-        panic!("{}", describe(&judge(seed, &Options::default().traced(true)), "of this build"));
+        panic!("{}", describe(&judge(seed, &Options::default().traced(true)), "of this build", None));
     }
     assert_eq!(summary.seeds, SEEDS);
     assert!(summary.operations > 300 * SEEDS, "clients did next to nothing: {summary:?}");
@@ -42,6 +46,44 @@ fn the_default_seeds_hold_and_show_everything() {
             "{from} -> {to} is made after all: no longer unreachable"
         );
     }
+}
+
+/// The files that come along say what they mean, and hold.
+#[test]
+fn scenario_files_hold() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let file = File::parse(&std::fs::read_to_string(&path).unwrap()).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+        let options = Options { file: Some(Arc::new(file)), ..Options::default() };
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let mut cuts = 0;
+        for seed in 0..8 {
+            let outcome = judge(seed, &options);
+            assert_eq!(outcome.too_hard, 0, "{name} seed {seed}: a history was too long to judge");
+            assert!(outcome.violations.is_empty(), "{}", describe(&outcome, "of this build", Some(&name)));
+            let faults: Vec<&str> =
+                Fault::ALL.map(Fault::name).into_iter().filter(|f| outcome.sights.contains_key(f)).collect();
+            if name == "calm.toml" {
+                assert!(faults.iter().all(|f| *f == "snapshot"), "{faults:?}");
+            }
+            cuts += outcome.sights.get("power-cut").copied().unwrap_or_default();
+        }
+        assert!(!name.starts_with("power-cuts") || cuts > 10, "{name}: only {cuts} power cuts");
+        names.push(name);
+    }
+    assert!(names.len() >= 3, "{names:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let traced = Options::default().traced(true);
+    let (a, b) = (judge(11, &traced), judge(11, &traced));
+    assert!(a.trace.len() > 1000);
+    assert_eq!(a.trace, b.trace);
+    // Looking on changes nothing.
+    assert_eq!(a.hash, judge(11, &Options::default()).hash);
 }
 
 #[test]
@@ -145,7 +187,7 @@ fn pgs_become_more_while_clients_write() {
     let mut splits = 0;
     for &seed in &grown {
         let outcome = judge(seed, &Options::default().traced(true));
-        assert!(outcome.violations.is_empty(), "{}", describe(&outcome, "of this build"));
+        assert!(outcome.violations.is_empty(), "{}", describe(&outcome, "of this build", None));
         splits += outcome.trace.iter().filter(|l| l.contains(" pgs become ")).count();
     }
     assert!(splits > grown.len(), "{} runs, {splits} doublings", grown.len());

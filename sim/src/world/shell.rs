@@ -166,7 +166,9 @@ impl World {
                 }
             }
             Output::Read { id, oid, items } => {
-                let delay = if self.rng.chance(1, 2) { 0 } else { self.rng.below(MS) };
+                let slow = self.slow.get(&osd).is_some_and(|t| *t > self.now);
+                let most = if slow { 200 * MS } else { MS };
+                let delay = if self.rng.chance(1, 2) { 0 } else { self.rng.below(most) };
                 self.after(delay, Event::Read { osd, run, pg, core, id, oid, items });
             }
             Output::Reply { op, reply } => self.reply(osd, op, reply),

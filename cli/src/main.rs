@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cluster;
 mod completion;
 mod crush;
@@ -72,6 +73,7 @@ enum Noun {
     Osd(monitors::Osd),
     Pool(monitors::Pool),
     Object(object::Noun),
+    Bench(bench::Noun),
     Config(monitors::Config),
     Log(monitors::Log),
     Watch(monitors::Watch),
@@ -95,6 +97,7 @@ impl Run for Noun {
             Noun::Osd(noun) => noun.run(out),
             Noun::Pool(noun) => noun.run(out),
             Noun::Object(noun) => noun.run(out),
+            Noun::Bench(noun) => noun.run(out),
             Noun::Config(noun) => noun.run(out),
             Noun::Log(verb) => verb.run(out),
             Noun::Watch(verb) => verb.run(out),

@@ -43,7 +43,7 @@ impl Run for Noun {
 
 /// Which pool, and how patient the verb is.
 #[derive(Args)]
-struct Where {
+pub(crate) struct Where {
     #[command(flatten)]
     config: ConfigArg,
     /// A namespace of the pool.
@@ -55,8 +55,13 @@ struct Where {
 }
 
 impl Where {
+    /// Which cluster.
+    pub(crate) fn config(&self) -> &ConfigArg {
+        &self.config
+    }
+
     /// Does something with the pool.
-    fn with<T, F>(&self, pool: &str, does: impl FnOnce(Pool) -> F) -> anyhow::Result<T>
+    pub(crate) fn with<T, F>(&self, pool: &str, does: impl FnOnce(Pool) -> F) -> anyhow::Result<T>
     where
         F: Future<Output = anyhow::Result<T>>,
     {

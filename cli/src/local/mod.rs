@@ -43,6 +43,11 @@ pub(crate) fn monitors_of(config: &ConfigArg) -> anyhow::Result<(PathBuf, Vec<St
     Ok((Layout(loaded.cluster.data.value.clone()).admin(), monitors))
 }
 
+/// Where the daemons of this machine write down their process ids.
+pub(crate) fn run_folder_of(config: &ConfigArg) -> anyhow::Result<PathBuf> {
+    Ok(crate::cluster::load(&config.config)?.cluster.data.value.join("run"))
+}
+
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ConfigArg {
     /// The file that describes the cluster.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nacre_maps::ClusterMap;
 use nacre_maps::increment::{ApplyError, Increment};
-use nacre_maps::map::OsdFlags;
+use nacre_maps::map::{OsdFlags, PoolFlags};
 use nacre_maps::placement::{Placement, PlacementError};
 use nacre_pg::view::{OsdSight, PoolRules, View};
 use nacre_proto::ids::{Epoch, OsdId, PgId};
@@ -58,6 +58,7 @@ fn osds(map: &ClusterMap) -> Arc<BTreeMap<OsdId, OsdSight>> {
         dead: state.flags.contains(OsdFlags::DEAD),
         born: state.born,
         lost_at: state.lost_at,
+        full: state.flags.contains(OsdFlags::FULL),
     };
     Arc::new(map.osds.iter().map(|(osd, state)| (osd, sight(state))).collect())
 }
@@ -96,6 +97,7 @@ impl Sight {
                 min_size: pool.min_size,
                 pg_num: pool.pg_num,
                 removed_snaps: Arc::clone(&pool.removed_snaps),
+                full: pool.flags.intersects(PoolFlags::FULL | PoolFlags::QUOTA_FULL),
             },
             osds: Arc::clone(&self.osds),
         }))

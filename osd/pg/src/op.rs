@@ -133,6 +133,23 @@ pub enum Op {
 }
 
 impl Op {
+    /// Does it need room. What takes data away does not, and so works when everything is full.
+    pub fn grows(&self) -> bool {
+        self.writes()
+            && !matches!(
+                self,
+                Op::Remove
+                    | Op::Truncate { .. }
+                    | Op::Zero { .. }
+                    | Op::RemoveXattr { .. }
+                    | Op::OmapRemove { .. }
+                    | Op::OmapRemoveRange { .. }
+                    | Op::OmapClear
+                    | Op::Watch { .. }
+                    | Op::Unwatch { .. }
+            )
+    }
+
     /// Does it change the object.
     pub fn writes(&self) -> bool {
         if let Op::Call { class, method, .. } = self {
@@ -235,10 +252,14 @@ pub enum OpError {
     /// The stored copy cannot be read and no other was found.
     #[error("the object's stored copy cannot be read; a scrub of the pg will name the damage")]
     Damaged { at: u32 },
+    /// There is no room for it.
+    #[error("no room: the pool or a device that holds the object is full; delete objects, add OSDs, or raise the quota")]
+    Full { at: u32 },
 }
 codec_enum!(OpError {
     0 => NotFound { at: a }, 1 => Exists { at: a }, 2 => Guard { at: a }, 3 => NoAttr { at: a }, 4 => Invalid { at: a },
     5 => TooBig { at: a }, 6 => NoClass { at: a }, 7 => Class { at: a, code: c }, 8 => Damaged { at: a },
+    9 => Full { at: a },
 });
 
 impl OpError {
@@ -254,7 +275,8 @@ impl OpError {
             | OpError::TooBig { at }
             | OpError::NoClass { at }
             | OpError::Class { at, .. }
-            | OpError::Damaged { at } => *at = i,
+            | OpError::Damaged { at }
+            | OpError::Full { at } => *at = i,
         }
         self
     }

@@ -28,6 +28,8 @@ pub struct OsdSight {
     pub born: Epoch,
     /// The operator declared what it held up to here as lost.
     pub lost_at: Epoch,
+    /// Too full to take writes of clients.
+    pub full: bool,
 }
 
 /// The rules of the pool that shape a pg.
@@ -41,6 +43,8 @@ pub struct PoolRules {
     pub pg_num: u32,
     /// Snapshots that were removed and whose clones are to be trimmed.
     pub removed_snaps: Arc<BTreeSet<SnapId>>,
+    /// Its quota is used up, or its devices are.
+    pub full: bool,
 }
 
 /// One pg in one epoch of the cluster map.
@@ -66,6 +70,11 @@ impl View {
     /// What the map says of an OSD; one it does not know is down.
     pub fn osd(&self, id: OsdId) -> OsdSight {
         self.osds.get(&id).copied().unwrap_or_default()
+    }
+
+    /// Is there no room for what clients would add: in the pool, or at someone who has to hold it.
+    pub fn is_full(&self) -> bool {
+        self.pool.full || self.acting.iter().any(|&o| self.osd(o).full)
     }
 
     /// An interval ends where this is false. A member that restarted counts even if its absence fell between epochs.

@@ -252,6 +252,13 @@ impl PlacementGroup {
                 return;
             }
         }
+        if self.view.is_full()
+            && let Some(at) = op.ops.iter().position(Op::grows)
+        {
+            let outcome = Err(OpError::Full { at: at as u32 });
+            Self::reply(cx, [op.id], &Reply::Done { outcome, version: Version::default() });
+            return;
+        }
         let (reqid, id) = (op.reqid, op.id);
         if writes && let Some((from, version)) = source_of(&op.ops) {
             self.queued.insert(reqid, OpIds::one(id));

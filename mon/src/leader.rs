@@ -3,15 +3,19 @@
 //! What it hears lives in its memory alone. A new leader starts without and hears it again within a heartbeat; nothing
 //! that must not be lost is kept here.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use nacre_maps::health::{self, Health, MonReport, Reports};
-use nacre_maps::rules::message;
+use nacre_maps::map::PoolFlags;
 use nacre_maps::rules::osd_down::Failures;
 use nacre_maps::rules::tick::next_due;
+use nacre_maps::rules::usage::{OsdUsage, PoolUsage};
+use nacre_maps::rules::{self, message};
 use nacre_mon_api::v1;
-use nacre_proto::ids::{MonId, OsdId, Stamp};
+use nacre_proto::ids::{MonId, OsdId, PoolId, Stamp};
+use nacre_proto::v1 as v1cmd;
 use nacre_proto::v1::map_command::Verb as Map;
 use nacre_proto::v1::{FailureReply, FailureReports, MapCommand, OsdBeacon, OsdBeaconReply, OsdDown, Tick};
 
@@ -62,6 +66,11 @@ impl Node {
         let up = map.osds.get(osd).is_some_and(|state| state.is_up() && state.incarnation.0 == incarnation);
         let (report, pgs) = message::beacon(beacon).map_err(|error| error.status())?;
         if up {
+            let usage = OsdUsage { osd, used: report.used, total: report.total };
+            if !rules::usage::note(&map, &[usage], &[], now).increments.is_empty() {
+                let osds = vec![v1cmd::OsdUsage { osd: osd.0, used_bytes: usage.used, total_bytes: usage.total }];
+                self.propose(Map::Usage(v1cmd::Usage { osds, pools: Vec::new() })).await;
+            }
             let mut heard = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
             heard.reports.osds.insert(osd, report);
             for (pg, mut report) in pgs {
@@ -102,6 +111,31 @@ impl Node {
                 let osds = osds.iter().map(|osd| osd.0).collect();
                 self.propose(Map::OsdDown(OsdDown { osds, dead })).await;
             }
+        }
+    }
+
+    /// Marks pools whose quota is used up, and those whose quota is not any more.
+    async fn watch_quotas(&self) {
+        let map = self.hub.map();
+        let limited = |pool: &PoolId| {
+            map.pools.get(pool).is_some_and(|pool| {
+                pool.quota_bytes > 0 || pool.quota_objects > 0 || pool.flags.contains(PoolFlags::QUOTA_FULL)
+            })
+        };
+        let mut used: BTreeMap<PoolId, PoolUsage> = BTreeMap::new();
+        {
+            let heard = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+            for (pg, report) in heard.reports.pgs.iter().filter(|(pg, _)| limited(&pg.pool)) {
+                let pool = used.entry(pg.pool).or_insert(PoolUsage { pool: pg.pool, bytes: 0, objects: 0 });
+                pool.bytes = pool.bytes.saturating_add(report.bytes);
+                pool.objects = pool.objects.saturating_add(report.objects);
+            }
+        }
+        let used: Vec<PoolUsage> = used.into_values().collect();
+        if !rules::usage::note(&map, &[], &used, Stamp(now_ms())).increments.is_empty() {
+            let pool = |u: PoolUsage| v1cmd::PoolUsage { pool: u.pool.0, bytes: u.bytes, objects: u.objects };
+            let pools = used.into_iter().map(pool).collect();
+            self.propose(Map::Usage(v1cmd::Usage { osds: Vec::new(), pools })).await;
         }
     }
 
@@ -170,5 +204,6 @@ pub async fn plan(node: Arc<Node>) {
             node.propose(Map::Tick(Tick {})).await;
         }
         node.judge().await;
+        node.watch_quotas().await;
     }
 }

@@ -84,7 +84,10 @@ fn every_kind_of_trouble_has_its_check() {
         |edit: fn(&mut MonReport)| with(&move |reports: &mut Reports| edit(reports.mons.get_mut(&MonId(1)).unwrap()));
     assert_eq!(mon(|mon| mon.skew_ms = 900), ["mon_clock_skew"]);
     assert_eq!(mon(|mon| mon.disk_free_permille = Some(30)), ["mon_disk_low"]);
-    let usage = |used| crate::rules::osd_boot::note_usage(&map, OsdId(1), used, 100, NOW).map_after(&map);
+    let usage = |used| {
+        let usage = crate::rules::usage::OsdUsage { osd: OsdId(1), used, total: 100 };
+        crate::rules::usage::note(&map, &[usage], &[], NOW).map_after(&map)
+    };
     assert_eq!(raised(&usage(86), &reports), ["osd_nearfull"]);
     assert_eq!(raised(&usage(91), &reports), ["osd_backfillfull"]);
     assert_eq!(raised(&usage(96), &reports), ["osd_full"]);

@@ -5,9 +5,10 @@ use nacre_proto::ids::{Epoch, MonId, OsdId, PgId, SessionId, Stamp};
 use super::daemon::{DaemonBeacon, MonEntry};
 use super::osd_boot::Boot;
 use super::pool::PoolCreate;
+use super::usage::{OsdUsage, PoolUsage};
 use super::{
     Asker, Outcome, RuleError, daemon, fence, flag, location, osd_boot, osd_down, osd_in, osd_remove, pg, pool,
-    pool_set, setting, tick,
+    pool_set, setting, tick, usage,
 };
 use crate::map::{ClusterMap, DaemonId, Flag, FlagTarget, Scope};
 
@@ -44,6 +45,8 @@ pub enum Command {
     OsdMove { osd: OsdId, location: Vec<(String, String)> },
     /// Its device class; empty takes it away.
     OsdClass { osd: OsdId, class: String },
+    /// How full devices and pools are, where that changes what they may take.
+    Usage { osds: Vec<OsdUsage>, pools: Vec<PoolUsage> },
     /// Its data is gone for good.
     OsdLost { osd: OsdId, confirm: bool },
     /// Forgets an OSD that holds nothing. `safe` is what [`osd_remove::safe_to_destroy`] said by the pgs' reports.
@@ -114,6 +117,7 @@ pub fn execute(map: &ClusterMap, command: &Command, asker: &Asker) -> Result<Out
         Command::OsdCrushWeight { osd, millionths } => location::crush_weight(map, *osd, *millionths, now),
         Command::OsdMove { osd, location } => location::move_osd(map, *osd, location, now),
         Command::OsdClass { osd, class } => location::set_class(map, *osd, class, now),
+        Command::Usage { osds, pools } => Ok(usage::note(map, osds, pools, now)),
         Command::OsdLost { osd, confirm } => osd_remove::lost(map, *osd, *confirm, now),
         Command::OsdRemove { osd, safe, force } => osd_remove::remove(map, *osd, *safe, *force, now),
         Command::Upmap { pg, osds } => pg::upmap(map, *pg, osds, now),

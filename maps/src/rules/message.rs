@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use nacre_proto::ids::{Epoch, Incarnation, MonId, OsdId, PgId, SessionId, Stamp, Uuid};
+use nacre_proto::ids::{Epoch, Incarnation, MonId, OsdId, PgId, PoolId, SessionId, Stamp, Uuid};
 use nacre_proto::v1;
 use nacre_proto::v1::map_command::Verb;
 
@@ -12,6 +12,7 @@ use super::daemon::DaemonBeacon;
 use super::osd_boot::Boot;
 use super::osd_down::FailureReport;
 use super::pool::PoolCreate;
+use super::usage::{OsdUsage, PoolUsage};
 use super::{Command, Outcome, RuleError, wrong};
 use crate::health::{Health, OsdReport, PgReport, PgState};
 use crate::map::{ErasureProfile, Mon, OsdInfo};
@@ -202,6 +203,15 @@ impl TryFrom<v1::MapCommand> for Command {
             }
             Verb::OsdMove(to) => Command::OsdMove { osd: OsdId(to.osd), location: places(to.location) },
             Verb::OsdClass(class) => Command::OsdClass { osd: OsdId(class.osd), class: class.class },
+            Verb::Usage(usage) => {
+                bounded(usage.osds.len() + usage.pools.len())?;
+                let osd = |u: v1::OsdUsage| OsdUsage { osd: OsdId(u.osd), used: u.used_bytes, total: u.total_bytes };
+                let pool = |u: v1::PoolUsage| PoolUsage { pool: PoolId(u.pool), bytes: u.bytes, objects: u.objects };
+                Command::Usage {
+                    osds: usage.osds.into_iter().map(osd).collect(),
+                    pools: usage.pools.into_iter().map(pool).collect(),
+                }
+            }
             Verb::OsdLost(lost) => Command::OsdLost { osd: OsdId(lost.osd), confirm: lost.confirm },
             Verb::OsdRemove(remove) => {
                 Command::OsdRemove { osd: OsdId(remove.osd), safe: remove.safe, force: remove.force }

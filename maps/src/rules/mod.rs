@@ -23,6 +23,7 @@ pub mod setting;
 #[path = "rules_test.rs"]
 mod tests;
 pub mod tick;
+pub mod usage;
 
 use nacre_proto::ids::{OsdId, ParseIdError, PgId, Stamp};
 use nacre_proto::status::{Code, Status};

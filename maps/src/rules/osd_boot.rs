@@ -13,7 +13,7 @@ use std::time::Duration;
 use nacre_crush::model::Weight;
 use nacre_proto::ids::{Epoch, Incarnation, OsdId, Stamp};
 
-use super::{Outcome, RuleError, edit_osd, flag, location, osd_down, refused, set, wrong};
+use super::{Outcome, RuleError, flag, location, osd_down, refused, set, wrong};
 use crate::increment::Draft;
 use crate::map::{ClusterMap, Dense, Flag, OsdFlags, OsdInfo, OsdState};
 use crate::settings::MonSettings;
@@ -178,23 +178,4 @@ fn come_up(map: &ClusterMap, boot: &Boot, now: Stamp) -> Result<Outcome, RuleErr
     set(&mut draft.osd_info, osd, Arc::new(boot.info.clone()));
     location::place_at_boot(&mut draft, boot, &mut notes)?;
     Ok(Outcome { notes, ..Outcome::of(draft, format!("{osd} is up on {}", boot.info.host)) })
-}
-
-/// Marks full states from what OSDs report, by the ratios that are set.
-pub fn note_usage(map: &ClusterMap, osd: OsdId, used: u64, total: u64, now: Stamp) -> Outcome {
-    let settings = MonSettings(map);
-    let share = |name: &str| u128::from(settings.millionths(name));
-    let over = |name: &str| total > 0 && u128::from(used) * 1_000_000 >= u128::from(total) * share(name);
-    let mut draft = Draft::of(map, now);
-    let levels = [
-        (OsdFlags::FULL, "osd.full.ratio"),
-        (OsdFlags::BACKFILL_FULL, "osd.backfillfull.ratio"),
-        (OsdFlags::NEAR_FULL, "osd.nearfull.ratio"),
-    ];
-    edit_osd(&mut draft, osd, |state| {
-        for (flag, name) in levels {
-            state.flags.set(flag, over(name));
-        }
-    });
-    Outcome::of(draft, format!("{osd} holds {used} of {total} bytes"))
 }

@@ -528,3 +528,35 @@ fn every_refusal_has_a_code_that_tells_whether_to_try_again() {
     assert_eq!(code(Command::OsdLost { osd: OsdId(0), confirm: true }), Code::Refused);
     assert_eq!(code(Command::OsdStopping { osd: OsdId(0), incarnation: 1 }), Code::StaleMap);
 }
+
+#[test]
+fn what_is_full_is_marked_once_and_unmarked_when_there_is_room() {
+    let map = cluster(4, 1, 1, 8);
+    let pool = *map.pools.keys().next().unwrap();
+    let used = |map: &ClusterMap, used| {
+        let osds = vec![usage::OsdUsage { osd: OsdId(1), used, total: 1000 }];
+        run(map, Command::Usage { osds, pools: vec![] }, NOW).unwrap()
+    };
+    let full = |map: &ClusterMap| map.osds.get(OsdId(1)).unwrap().flags.contains(OsdFlags::FULL);
+    assert!(used(&map, 500).increments.is_empty());
+    let filled = used(&map, 950).map_after(&map);
+    assert!(full(&filled) && !full(&map));
+    assert!(used(&filled, 960).increments.is_empty(), "what is known is worth no epoch");
+    assert!(!full(&used(&filled, 100).map_after(&filled)));
+    // A quota likewise.
+    let name = map.pools.get(&pool).unwrap().name.clone();
+    let set =
+        |value: &str| Command::PoolSet { pool: name.clone(), option: "quota_objects".into(), value: value.into() };
+    let limited = done(&map, set("10"), NOW);
+    let holds = |map: &ClusterMap, objects| {
+        let pools = vec![usage::PoolUsage { pool, bytes: 0, objects }];
+        done(map, Command::Usage { osds: vec![], pools }, NOW)
+    };
+    let quota = |map: &ClusterMap| map.pools.get(&pool).unwrap().flags.contains(crate::map::PoolFlags::QUOTA_FULL);
+    assert!(!quota(&holds(&limited, 9)));
+    let over = holds(&limited, 10);
+    assert!(quota(&over) && quota(&holds(&over, 11)) && !quota(&holds(&over, 9)));
+    // An OSD nobody knows changes nothing.
+    let osds = vec![usage::OsdUsage { osd: OsdId(99), used: 10, total: 10 }];
+    assert!(run(&map, Command::Usage { osds, pools: vec![] }, NOW).unwrap().increments.is_empty());
+}

@@ -15,6 +15,7 @@ mod monitors;
 mod object;
 mod osds;
 mod output;
+mod pg;
 #[cfg(test)]
 mod reference;
 mod run;
@@ -73,6 +74,7 @@ enum Noun {
     Osd(monitors::Osd),
     Pool(monitors::Pool),
     Object(object::Noun),
+    Pg(pg::Noun),
     Bench(bench::Noun),
     Config(monitors::Config),
     Log(monitors::Log),
@@ -97,6 +99,7 @@ impl Run for Noun {
             Noun::Osd(noun) => noun.run(out),
             Noun::Pool(noun) => noun.run(out),
             Noun::Object(noun) => noun.run(out),
+            Noun::Pg(noun) => noun.run(out),
             Noun::Bench(noun) => noun.run(out),
             Noun::Config(noun) => noun.run(out),
             Noun::Log(verb) => verb.run(out),

@@ -182,56 +182,6 @@ fn up_starts_a_cluster_and_may_be_repeated() {
 }
 
 #[test]
-fn objects_outlive_the_death_of_an_osd_and_of_the_whole_cluster() {
-    // given a cluster with objects
-    let running = Running(folder(&small()));
-    let folder = running.0.path();
-    let good = |args: &[&str]| {
-        let (code, stdout, stderr) = nacre(folder, args);
-        assert_eq!((code, stderr.as_str()), (Some(0), ""), "{args:?}");
-        stdout
-    };
-    good(&["up"]);
-    let name = |n: u32| format!("object-{n}");
-    let content = |n: u32| (0..50_000u32).map(|at| (at.wrapping_mul(n + 1) >> 3) as u8).collect::<Vec<u8>>();
-    let file = folder.join("content");
-    let put = |n: u32| {
-        std::fs::write(&file, content(n)).unwrap();
-        good(&["object", "put", "data", &name(n), "content"]);
-    };
-    let check = |all: u32| {
-        let fetched = folder.join("fetched");
-        for n in 0..all {
-            good(&["object", "get", "data", &name(n), "fetched"]);
-            assert!(std::fs::read(&fetched).unwrap() == content(n), "object {n} came back otherwise");
-            std::fs::remove_file(&fetched).unwrap();
-        }
-        let listed: Vec<String> = serde_json::from_str(&good(&["object", "ls", "data", "--json"])).unwrap();
-        let mut listed: Vec<_> = listed.iter().map(String::as_str).collect();
-        listed.sort_unstable();
-        let mut expected: Vec<String> = (0..all).map(name).collect();
-        expected.sort_unstable();
-        assert_eq!(listed, expected);
-    };
-    (0..4).for_each(put);
-    // when an OSD is killed
-    let pid = std::fs::read_to_string(folder.join("var/pearl/run/osd.1.pid")).unwrap();
-    let killed = Command::new("kill").args(["-9", pid.trim()]).status().unwrap();
-    assert!(killed.success());
-    // then the others go on, and it comes back by itself
-    (4..8).for_each(put);
-    check(8);
-    // and when all end and start again, everything is still there
-    good(&["down"]);
-    good(&["up"]);
-    check(8);
-    // and what is removed is gone
-    good(&["object", "rm", "data", "object-7"]);
-    assert_eq!(nacre(folder, &["object", "stat", "data", "object-7"]).0, Some(1));
-    check(7);
-}
-
-#[test]
 fn up_names_the_port_that_is_taken_and_whose_it_would_be() {
     let taken = TcpListener::bind((own_address(), 0)).unwrap();
     let place = taken.local_addr().unwrap();

@@ -152,7 +152,7 @@ impl Inner {
     }
 
     /// Until a map shows another primary than this one, or another run of it.
-    async fn moved(&self, pg: PgId, from: OsdId) {
+    pub(crate) async fn moved(&self, pg: PgId, from: OsdId) {
         let run = |chart: &Chart| chart.map.osds.get(from).map(|state| (state.is_up(), state.up_from));
         let before = self.chart().and_then(|chart| run(&chart));
         let mut news = self.chart.clone();

@@ -10,7 +10,7 @@ use nacre_maps::map::OsdInfo;
 use nacre_maps::placement::Placement;
 use nacre_maps::{ClusterMap, Increment};
 use nacre_mon_api::{MonClient, v1};
-use nacre_net::conn::{NetMetrics, NoService};
+use nacre_net::conn::NetMetrics;
 use nacre_net::identity::gate::LogAudit;
 use nacre_net::identity::{Name, Service};
 use nacre_net::metrics::Registry;
@@ -22,7 +22,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::error::Error;
-use crate::object::Pool;
+use crate::object::{Object, Pool};
+use crate::operate::Place;
+use crate::watch::{Ears, Watches};
 
 /// How a cluster is reached, and how patient this client is.
 #[derive(Debug)]
@@ -77,6 +79,14 @@ impl Chart {
     pub(crate) fn primary(&self, pg: PgId) -> Option<OsdId> {
         self.placement.pg(pg)?.acting_primary
     }
+
+    pub(crate) fn places(&self) -> Vec<(PgId, Place)> {
+        let place = |pg: PgId| {
+            let found = self.placement.pg(pg)?;
+            Some((pg, Place { up: found.up, acting: found.acting, primary: found.acting_primary }))
+        };
+        self.placement.pgs().filter_map(place).collect()
+    }
 }
 
 /// A cluster. Cheap to clone; its connections end with the last clone.
@@ -93,6 +103,7 @@ pub(crate) struct Inner {
     /// Requests without an answer yet.
     open: Mutex<BTreeSet<u64>>,
     tasks: Mutex<JoinSet<()>>,
+    watches: Watches,
 }
 
 impl std::fmt::Debug for Inner {
@@ -152,6 +163,7 @@ impl Cluster {
             next_tid: AtomicU64::new(1),
             open: Mutex::default(),
             tasks: Mutex::new(tasks),
+            watches: Watches::default(),
         })))
     }
 
@@ -188,10 +200,37 @@ impl Inner {
         }
         let backoff = Backoff { longest: Duration::from_millis(500), ..Backoff::default() };
         let expect = Expect::Name(Name::osd(osd));
-        let (link, task) = Link::new(Arc::clone(&self.node), to, expect, 0, backoff, || NoService);
+        let watches = Arc::clone(&self.watches);
+        let ears = move || Ears(Arc::clone(&watches));
+        let (link, task) = Link::new(Arc::clone(&self.node), to, expect, 0, backoff, ears);
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task.run());
         links.insert(osd, link.clone());
         Some(link)
+    }
+
+    /// Where what watches are told goes.
+    pub(crate) fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
+    /// Until the object has another primary, or the connection to its primary is another one.
+    pub(crate) async fn disturbed(&self, object: &Object) {
+        let found = self.chart().and_then(|chart| {
+            let (pg, primary) = object.placed(&chart)?;
+            Some((pg, primary?, self.link(&chart, primary?)?))
+        });
+        let Some((pg, primary, link)) = found else {
+            let mut news = self.chart.clone();
+            news.mark_unchanged();
+            let _ = news.changed().await;
+            return;
+        };
+        let mut state = link.watch();
+        state.mark_unchanged();
+        tokio::select! {
+            () = self.moved(pg, primary) => {}
+            _changed = state.changed() => {}
+        }
     }
 
     /// A number for a request, and that below which every request was answered.

@@ -17,6 +17,8 @@
 //! - `cluster`: the handle; the map it follows; connections.
 //! - `call`: the way of one request until its answer.
 //! - `object`: pools and objects, as a user writes them.
+//! - `watch`: being told when someone has something to say about an object.
+//! - `operate`: how placement groups are, and orders to them.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -25,9 +27,16 @@ mod call;
 mod cluster;
 mod error;
 mod object;
+mod operate;
+mod watch;
 
 pub use cluster::{Cluster, Settings};
 pub use error::Error;
+pub use nacre_pg::io::Order;
 pub use nacre_pg::op::{Compare, Op, OpError, OpResult};
+pub use nacre_pg::wire::PgLine;
+pub use nacre_proto::ids::OsdId;
 pub use nacre_proto::ids::{PgId, PoolId, Version};
 pub use object::{Done, Listing, Object, Pool, Stat};
+pub use operate::Place;
+pub use watch::{Notification, Notified, Watch};

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use nacre_crush::pg::object_hash;
 use nacre_pg::op::{Op, OpResult};
-use nacre_proto::ids::{ObjectId, PgId, PoolId, SnapId, Version};
+use nacre_proto::ids::{ObjectId, OsdId, PgId, PoolId, SnapId, Version};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Chart, Cluster};
 use crate::error::Error;
 
 /// A pool, or a namespace of it.
@@ -121,7 +121,15 @@ impl Object {
         done.results.into_iter().next().ok_or_else(|| self.shape())
     }
 
-    fn shape(&self) -> Error {
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    pub(crate) fn placed(&self, chart: &Chart) -> Option<(PgId, Option<OsdId>)> {
+        chart.of(self.oid.pool, self.oid.hash)
+    }
+
+    pub(crate) fn shape(&self) -> Error {
         Error::Shape { object: String::from_utf8_lossy(&self.oid.name).into_owned() }
     }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
@@ -24,13 +24,14 @@ use nacre_net::tls::{self, Credentials, TlsClient, Trust};
 use nacre_pg::io::{Report, Request};
 use nacre_pg::state::Config;
 use nacre_pg::view::View;
-use nacre_proto::ids::{Epoch, OsdId, PgId, Uuid};
+use nacre_pg::wire::Told;
+use nacre_proto::ids::{Epoch, OsdId, PgId, SessionId, Uuid};
 use nacre_proto::status::{Retry, Status};
 use nacre_proto::v1::map_command::Verb as Map;
 use nacre_proto::v1::{
     FailureReport, FailureReports, MapCommand, OsdBeacon, OsdBoot, OsdStopping, PgReport, PgSet, PgTemp, Place, UpThru,
 };
-use nacre_store::{DiskStore, Identity, ObjectStore, StoreConfig, StoreError};
+use nacre_store::{DiskStore, Fullness, Identity, ObjectStore, StoreConfig, StoreError};
 use tokio::sync::mpsc;
 
 use crate::courier::Couriers;
@@ -162,10 +163,12 @@ fn next_run(path: &Path) -> Result<u64, DaemonError> {
 /// The shard's way out.
 struct Out {
     couriers: Arc<Couriers>,
+    desk: Arc<Desk>,
     asks: mpsc::UnboundedSender<Ask>,
 }
 
 enum Ask {
+    Crowded,
     Monitors(PgId, Epoch, Request),
     Broken(String),
 }
@@ -179,6 +182,12 @@ impl Outside for Out {
     }
     fn ask(&self, pg: PgId, interval: Epoch, what: Request) {
         let _ = self.asks.send(Ask::Monitors(pg, interval, what));
+    }
+    fn tell(&self, session: SessionId, told: &Told) {
+        self.desk.tell(session, told);
+    }
+    fn crowded(&self, _now: Fullness) {
+        let _ = self.asks.send(Ask::Crowded);
     }
     fn broken(&self, why: String) {
         let _ = self.asks.send(Ask::Broken(why));
@@ -267,7 +276,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     let (events, queue) = channel();
     let couriers = Couriers::new(me, Arc::clone(&node), events.clone());
     let gate = Gate::new(Service::Osd, Arc::new(LogAudit));
-    let desk = Arc::new(Desk { events: events.clone(), gate, sight: RwLock::new(None) });
+    let desk = Arc::new(Desk { events: events.clone(), gate, sight: RwLock::new(None), sessions: Mutex::default() });
     let usage = store.usage();
     let boot = OsdBoot {
         osd: me.0,
@@ -380,7 +389,7 @@ impl Running {
     }
 
     fn shard(&mut self, asks: mpsc::UnboundedSender<Ask>) -> Result<Shard<Out>, DaemonError> {
-        let out = Out { couriers: Arc::clone(&self.couriers), asks };
+        let out = Out { couriers: Arc::clone(&self.couriers), desk: Arc::clone(&self.desk), asks };
         let store: Arc<dyn ObjectStore> = self.store.clone();
         let (maps, events, reports) = (self.history.clone(), self.events.clone(), Arc::clone(&self.reports));
         self.spread();
@@ -427,6 +436,7 @@ impl Running {
                 ask = asked.recv() => match ask {
                     Some(Ask::Broken(why)) => return Err(DaemonError::Broken(why)),
                     Some(Ask::Monitors(pg, interval, what)) => self.pass_on(pg, interval, what),
+                    Some(Ask::Crowded) => self.send_beacon(),
                     None => return Err(DaemonError::Broken("the shard has ended".into())),
                 },
                 _ = beacon.tick() => self.send_beacon(),

@@ -3,6 +3,8 @@
 //! - [`sight`]: the cluster map as groups see it, and the history of maps they have to follow.
 //! - [`shard`]: the thread that owns groups and steps them.
 //! - [`reads`]: what groups read, as calls on the store.
+//! - [`courier`], [`service`]: what goes out to other OSDs, what comes in from anybody.
+//! - [`maplog`]: the maps on disk. [`daemon`]: the process.
 //!
 //! What decides stands elsewhere: groups in `nacre-pg`, bytes on disk in `nacre-store`, the map in `nacre-maps`, frames
 //! in `nacre-net`. This crate only carries things between them.
@@ -16,3 +18,5 @@ pub mod reads;
 pub mod service;
 pub mod shard;
 pub mod sight;
+mod slots;
+mod tuning;

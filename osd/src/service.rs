@@ -1,16 +1,18 @@
 //! What others may ask of this OSD: who may ask what is decided here, once; the rest is handed to the shard.
 
+use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use nacre_net::conn::{Call, End, Handler, Peer};
+use nacre_net::frame::Priority;
 use nacre_net::identity::gate::{Caller, Denied};
 use nacre_net::identity::{Access, Gate, Ops, Service};
 use nacre_pg::format::{Codec, FormatError};
 use nacre_pg::op::Op;
-use nacre_pg::wire::{self, Ask, List, Said, method};
-use nacre_proto::ids::{OsdId, PgId};
+use nacre_pg::wire::{self, Ask, List, Look, Said, Tell, Told, method};
+use nacre_proto::ids::{OsdId, PgId, SessionId};
 use nacre_proto::status::{Code, Status};
 
 use crate::shard::Event;
@@ -24,6 +26,8 @@ pub struct Desk {
     pub gate: Gate,
     /// The newest map.
     pub sight: RwLock<Option<Arc<Sight>>>,
+    /// The newest connection of each client's session.
+    pub sessions: Mutex<BTreeMap<u64, Peer>>,
 }
 
 /// One connection.
@@ -68,13 +72,30 @@ impl Desk {
         let access = Access::new(Service::Osd, ops).in_pool(pool, &namespace);
         let denied = |denied: Denied| Status::new(Code::Denied, denied.to_string());
         self.gate.check(&who.identity, verb, &access).map_err(denied)?;
-        if sight.map.is_fenced(nacre_proto::ids::SessionId(who.session)) {
+        if sight.map.is_fenced(SessionId(who.session)) {
             let why = "its session was fenced: what it still wants to write must not land".to_owned();
             let caller = Caller::Member(who.identity.name.clone());
             let refused = self.gate.refuse(Denied { who: caller, service: Service::Osd, what: verb.into(), why });
             return Err(Status::new(Code::Fenced, refused.to_string()));
         }
         Ok(())
+    }
+
+    /// May the caller look at, or order, the groups themselves.
+    fn admit_operator(&self, call: &Call, verb: &str, ops: Ops) -> Result<(), Status> {
+        let Some(who) = call.who() else { return Err(Status::new(Code::Unauthenticated, "no identity")) };
+        let denied = |denied: Denied| Status::new(Code::Denied, denied.to_string());
+        self.gate.check(&who.identity, verb, &Access::new(Service::Osd, ops)).map_err(denied)
+    }
+
+    /// A watcher's notice. One whose connection is gone, or which does not keep up, does not hear it: it renews its watch
+    /// when it is back, and is told again what it has not answered.
+    pub fn tell(&self, session: SessionId, told: &Told) {
+        let peer = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&session.0).cloned();
+        let Some(peer) = peer else { return };
+        if let Err(error) = peer.notify(method::TOLD, Priority::Normal, Bytes::new(), wire::encode(told)) {
+            tracing::debug!(session = session.0, %error, "a watcher was not told");
+        }
     }
 
     fn ask(&self, call: &Call) -> Result<Wanted, Status> {
@@ -99,6 +120,16 @@ impl Desk {
                 self.admit(call, "list", Ops::READ, list.pg, b"")?;
                 Ok(Wanted::List(list))
             }
+            method::LOOK => {
+                let look: Look = decoded(&call.data)?;
+                self.admit_operator(call, "pg look", Ops::READ)?;
+                Ok(Wanted::Look(look))
+            }
+            method::TELL => {
+                let tell: Tell = decoded(&call.data)?;
+                self.admit_operator(call, "pg order", Ops::ADMIN)?;
+                Ok(Wanted::Tell(tell))
+            }
             other => Err(Status::new(Code::Unsupported, format!("method {other} is not known to this release"))),
         }
     }
@@ -108,11 +139,17 @@ impl Desk {
 enum Wanted {
     Ask(Ask),
     List(List),
+    Look(Look),
+    Tell(Tell),
 }
 
 impl Handler for Guest {
     fn opened(&mut self, peer: &Peer) {
         self.osd = peer.info().identity.name.as_osd();
+        if self.osd.is_none() {
+            let mut sessions = self.desk.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            sessions.insert(peer.info().session, peer.clone());
+        }
     }
 
     fn request(&mut self, call: Call) {
@@ -139,6 +176,11 @@ impl Handler for Guest {
                     let event = match event {
                         Wanted::Ask(ask) => Event::Ask(ask, responder),
                         Wanted::List(list) => Event::List(list, responder),
+                        Wanted::Look(look) => Event::Look(look, responder),
+                        Wanted::Tell(tell) => {
+                            responder.ok(Bytes::new(), Bytes::new(), None);
+                            Event::Order(tell.pg, tell.order)
+                        }
                     };
                     let _ = self.desk.events.send(event);
                 }
@@ -147,7 +189,15 @@ impl Handler for Guest {
         }
     }
 
-    fn closed(&mut self, _peer: &Peer, _why: &End) {
+    fn closed(&mut self, peer: &Peer, _why: &End) {
+        if self.osd.is_none() {
+            let mut sessions = self.desk.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+            let session = peer.info().session;
+            // A newer connection of the session may have taken its place.
+            if sessions.get(&session).is_some_and(|known| known.is_over().is_some()) {
+                sessions.remove(&session);
+            }
+        }
         if let Some(osd) = self.osd {
             let _ = self.desk.events.send(Event::Reset(osd, None));
         }

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use nacre_maps::ClusterMap;
 use nacre_net::conn::Responder;
 use nacre_pg::io::{Input, Order, Output, ReadItem, ReadValue, Report, Request, Step, Time, TimerId, TxnId, Way};
 use nacre_pg::msg::PeerMsg;
@@ -21,15 +22,17 @@ use nacre_pg::object::{ObjectInfo, is_temp};
 use nacre_pg::op::{OpId, Reply};
 use nacre_pg::state::{Config, History as PgHistory};
 use nacre_pg::view::{PastIntervals, View, pg_of_hash};
-use nacre_pg::wire::{self, Ask, List, Listed, Said};
+use nacre_pg::wire::{self, Ask, List, Listed, Look, PgLine, Said, Told};
 use nacre_pg::{PlacementGroup, Stored};
-use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SnapId, Version};
+use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SessionId, SnapId, Uuid, Version};
 use nacre_proto::status::{Code, Status};
 use nacre_proto::txn::{Transaction, TxnOp};
-use nacre_store::{ObjectStore, StoreError};
+use nacre_store::{Fullness, ObjectStore, StoreError};
 
 use crate::reads;
 use crate::sight::{History, Sight};
+use crate::slots::{Slot, Slots};
+use crate::tuning::Tuning;
 
 /// What can happen to a shard.
 #[derive(Debug)]
@@ -49,6 +52,8 @@ pub enum Event {
     Committed(PgId, u64, TxnId, Result<(), StoreError>),
     /// An operator orders.
     Order(PgId, Order),
+    /// An operator looks.
+    Look(Look, Responder),
     /// How the groups are is wanted: see [`Reports`].
     Report,
     /// The daemon ends.
@@ -63,6 +68,10 @@ pub trait Outside: Send {
     fn mark(&self, to: OsdId, connection: u64);
     /// Ask the monitors, on behalf of a group in the interval that began at this epoch.
     fn ask(&self, pg: PgId, interval: Epoch, what: Request);
+    /// Tell a client that watches. Whether it hears it is for its answer to show.
+    fn tell(&self, session: SessionId, told: &Told);
+    /// The store's fullness has changed.
+    fn crowded(&self, now: Fullness);
     /// The store failed: nothing can be promised any more.
     fn broken(&self, why: String);
 }
@@ -93,8 +102,36 @@ pub struct Shard<O> {
     armed: HashMap<u64, TimerId>,
     next_timer: u64,
     work: VecDeque<(PgId, u64, Input)>,
+    slots: Slots,
+    tuning: Tuning,
+    /// Groups whose last transaction found no room. What they ask for from then on waits behind it, and so does what
+    /// comes in for them, until room is there.
+    stuck: BTreeMap<PgId, Stuck>,
+    retrying: bool,
+    fullness: Fullness,
+    /// When space was last looked at.
+    looked: Instant,
+    scrubbed: BTreeMap<PgId, Scrubbed>,
     started: Instant,
 }
+
+/// A group that waits for room.
+struct Stuck {
+    core: u64,
+    outputs: VecDeque<Output>,
+    inputs: VecDeque<Input>,
+}
+
+/// When a group that is led here was last told to compare its copies.
+struct Scrubbed {
+    light: Instant,
+    deep: Instant,
+}
+
+/// How often space is looked at while there is work.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often groups that wait for room try again.
+const RETRY: Duration = Duration::from_millis(250);
 
 impl<O: Outside> Shard<O> {
     /// With all groups of the store, brought up to the newest map. Maps in which this OSD's run had not begun give
@@ -108,6 +145,7 @@ impl<O: Outside> Shard<O> {
         events: Sender<Event>,
         reports: Reports,
     ) -> Result<Shard<O>, String> {
+        let tuning = Tuning::of(maps.last().map_or(&ClusterMap::empty(Uuid([0; 16])), |sight| &sight.map), me);
         let mut shard = Shard {
             me,
             cfg: Arc::new(cfg),
@@ -127,8 +165,16 @@ impl<O: Outside> Shard<O> {
             armed: HashMap::new(),
             next_timer: 0,
             work: VecDeque::new(),
+            slots: Slots::new([1, 1, 1]),
+            tuning,
+            stuck: BTreeMap::new(),
+            retrying: false,
+            fullness: Fullness::Ok,
+            looked: Instant::now(),
+            scrubbed: BTreeMap::new(),
             started: Instant::now(),
         };
+        shard.tune();
         shard.load_groups()?;
         Ok(shard)
     }
@@ -136,9 +182,11 @@ impl<O: Outside> Shard<O> {
     /// Runs until told to stop.
     pub fn run(mut self, events: &Receiver<Event>) {
         loop {
-            let event = match self.next_timer() {
+            let retry = (!self.stuck.is_empty()).then_some(RETRY);
+            let timer = self.next_timer().map(|at| Duration::from_nanos(at.0.saturating_sub(self.now().0)));
+            let event = match timer.into_iter().chain(retry).min() {
                 None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(at) => events.recv_timeout(Duration::from_nanos(at.0.saturating_sub(self.now().0))),
+                Some(wait) => events.recv_timeout(wait),
             };
             match event {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
@@ -147,6 +195,7 @@ impl<O: Outside> Shard<O> {
             }
             self.ring();
             self.drain();
+            self.look_at_space();
         }
     }
 
@@ -199,9 +248,22 @@ impl<O: Outside> Shard<O> {
                     self.work.push_back((pg, *core, Input::Order(order)));
                 }
             }
+            Event::Look(look, responder) => {
+                let wanted = self.groups.iter().filter(|(pg, _)| look.only.is_none_or(|only| only == **pg));
+                let mut lines: Vec<PgLine> = wanted.map(|(_, (_, group))| line(group)).collect();
+                for line in &mut lines {
+                    if self.stuck.contains_key(&line.pg) {
+                        line.why = format!("waits for room on {}, whose device is full", self.me);
+                    }
+                }
+                responder.ok(Bytes::new(), wire::encode(&lines), None);
+            }
             Event::Report => {
-                let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-                *reports = self.groups.iter().map(|(pg, (_, group))| (*pg, group.report())).collect();
+                {
+                    let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+                    *reports = self.groups.iter().map(|(pg, (_, group))| (*pg, group.report())).collect();
+                }
+                self.begin_scrubs();
             }
             Event::Stop => {}
         }
@@ -213,6 +275,10 @@ impl<O: Outside> Shard<O> {
         while let Some((pg, core, input)) = self.work.pop_front() {
             let now = self.now();
             let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+            if let Some(stuck) = self.stuck.get_mut(&pg).filter(|stuck| stuck.core == core) {
+                stuck.inputs.push_back(input);
+                continue;
+            }
             let Some((_, group)) = self.groups.get_mut(&pg).filter(|(number, _)| *number == core) else { continue };
             group.step(&mut Step { now, wall_ms, out: &mut out }, input);
             let interval = group.info().interval;
@@ -222,23 +288,115 @@ impl<O: Outside> Shard<O> {
         }
     }
 
+    /// Tries again what found no room. Called when room may have come.
+    fn unstick(&mut self) {
+        self.retrying = true;
+        for (pg, stuck) in std::mem::take(&mut self.stuck) {
+            let Stuck { core, outputs, inputs } = stuck;
+            let Some((_, group)) = self.groups.get(&pg).filter(|(number, _)| *number == core) else { continue };
+            let interval = group.info().interval;
+            for output in outputs {
+                self.carry_out(pg, core, interval, output);
+            }
+            match self.stuck.get_mut(&pg) {
+                Some(again) => again.inputs = inputs,
+                None => {
+                    tracing::warn!(%pg, "found room and goes on");
+                    self.work.extend(inputs.into_iter().map(|input| (pg, core, input)));
+                }
+            }
+        }
+        self.retrying = false;
+    }
+
+    /// Tells the monitors of another fullness at once, and those who may no longer be filled.
+    fn look_at_space(&mut self) {
+        let now = Instant::now();
+        if now - self.looked < LOOK {
+            return;
+        }
+        self.looked = now;
+        if !self.stuck.is_empty() {
+            self.unstick();
+            self.drain();
+        }
+        let fullness = self.store.usage().fullness(&self.tuning.full);
+        if fullness != self.fullness {
+            tracing::info!(from = ?self.fullness, to = ?fullness, "the device's fullness has changed");
+            self.fullness = fullness;
+            self.outside.crowded(fullness);
+            self.tune();
+        }
+    }
+
+    /// Slots as the settings and the room on the device allow.
+    fn tune(&mut self) {
+        let Tuning { backfills, scrubs, .. } = self.tuning;
+        let remote = if self.fullness >= Fullness::Backfill { 0 } else { backfills };
+        let told = self.slots.limit([backfills, remote, scrubs]);
+        self.tell_slots(told);
+    }
+
+    fn tell_slots(&mut self, told: Vec<Slot>) {
+        for Slot { pg, core, kind, holder, held, .. } in told {
+            self.work.push_back((pg, core, Input::Slot { kind, holder, granted: held }));
+        }
+    }
+
+    /// Orders scrubs whose time has come, for groups led here, as many at a time as the settings say.
+    fn begin_scrubs(&mut self) {
+        let Tuning { scrubs, scrub_every, deep_every, .. } = self.tuning;
+        let busy = self.groups.values().filter(|(_, group)| group.is_scrubbing()).count();
+        let mut room = scrubs.saturating_sub(busy);
+        let now = Instant::now();
+        for (pg, (core, group)) in &self.groups {
+            if !group.is_clean() {
+                self.scrubbed.remove(pg);
+                continue;
+            }
+            // Groups that become clean here begin at different moments of the period, so that they do not all come due
+            // at once.
+            let share = f64::from(pg.seed.wrapping_mul(0x9e37_79b9)) / f64::from(u32::MAX);
+            let early = |every: Duration| now.checked_sub(every.mul_f64(share)).unwrap_or(now);
+            let last = self
+                .scrubbed
+                .entry(*pg)
+                .or_insert_with(|| Scrubbed { light: early(scrub_every), deep: early(deep_every) });
+            let deep = now - last.deep >= deep_every;
+            if room == 0 || group.is_scrubbing() || !(deep || now - last.light >= scrub_every) {
+                continue;
+            }
+            room -= 1;
+            last.light = now;
+            if deep {
+                last.deep = now;
+            }
+            self.work.push_back((*pg, *core, Input::Order(Order::Scrub { deep })));
+        }
+    }
+
     fn carry_out(&mut self, pg: PgId, core: u64, interval: Epoch, output: Output) {
+        if let Some(stuck) = self.stuck.get_mut(&pg).filter(|stuck| stuck.core == core) {
+            stuck.outputs.push_back(output);
+            return;
+        }
         match output {
             Output::Send { to, msg } => self.outside.say(to, wire::encode(&Said { pg, msg })),
             Output::Carry { to, msg } => self.carry(to, msg),
-            Output::Submit { id, txn } => {
-                self.submit(pg, core, id, txn);
-            }
+            Output::Submit { id, txn } => self.submit(pg, core, id, txn),
             Output::Read { id, oid, items } => {
                 let result = reads::read(&*self.store, pg, oid.as_ref(), &items);
                 self.work.push_back((pg, core, Input::ReadDone { id, result }));
             }
             Output::Reply { op, reply } => self.answer(op, &reply),
-            Output::Ask(Request::Slot { kind, holder, .. }) => {
-                // Recovery is bounded per group; slots per OSD are given to whoever asks.
-                self.work.push_back((pg, core, Input::Slot { kind, holder, granted: true }));
+            Output::Ask(Request::Slot { kind, holder, priority }) => {
+                let told = self.slots.ask(pg, core, kind, holder, priority);
+                self.tell_slots(told);
             }
-            Output::Ask(Request::Release { .. }) => {}
+            Output::Ask(Request::Release { kind, holder }) => {
+                let told = self.slots.release(pg, core, kind, holder);
+                self.tell_slots(told);
+            }
             Output::Ask(what) => self.outside.ask(pg, interval, what),
             Output::Arm { id, at } => {
                 let number = self.next_timer;
@@ -260,10 +418,12 @@ impl<O: Outside> Shard<O> {
             Output::Gone => {
                 let last = self.submitted.get(&pg).copied().unwrap_or(TxnId(0));
                 self.leaving.insert(pg, (core, last));
-                self.gone(pg);
+                self.gone(pg, core);
             }
             Output::Moved { from, to, by } => tracing::debug!(%pg, from, to, by, "moved"),
-            Output::Notify { .. } => {}
+            Output::Notify { session, cookie, notify, oid, payload } => {
+                self.outside.tell(session, &Told { oid, cookie, notify, payload });
+            }
         }
     }
 
@@ -291,8 +451,18 @@ impl<O: Outside> Shard<O> {
             // The shard is gone only when the daemon ends.
             let _ = events.send(Event::Committed(pg, core, id, result));
         });
-        if let Err(error) = self.store.submit(txn, done) {
-            self.outside.broken(format!("pg {pg}: {error}"));
+        // Kept for another try where room is short; its payloads are shared.
+        let again = (self.fullness > Fullness::Ok).then(|| txn.clone());
+        match (self.store.submit(txn, done), again) {
+            (Ok(_), _) => {}
+            (Err(error @ StoreError::Full { .. }), Some(txn)) => {
+                if !self.retrying {
+                    tracing::error!(%pg, %error, "this group waits for room");
+                }
+                let outputs = VecDeque::from([Output::Submit { id, txn }]);
+                self.stuck.insert(pg, Stuck { core, outputs, inputs: VecDeque::new() });
+            }
+            (Err(error), _) => self.outside.broken(format!("pg {pg}: {error}")),
         }
     }
 
@@ -301,9 +471,13 @@ impl<O: Outside> Shard<O> {
         self.next_core
     }
 
-    fn gone(&mut self, pg: PgId) {
+    fn gone(&mut self, pg: PgId, core: u64) {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).remove(&pg);
         self.groups.remove(&pg);
+        self.stuck.remove(&pg);
+        self.scrubbed.remove(&pg);
+        let told = self.slots.dropped(pg, core);
+        self.tell_slots(told);
     }
 
     fn answer(&mut self, op: OpId, reply: &Reply) {
@@ -394,7 +568,20 @@ impl<O: Outside> Shard<O> {
         self.drain();
         self.feed(&sight);
         self.drain();
+        let tuning = Tuning::of(&sight.map, self.me);
+        let before = self.maps.last().cloned();
+        let known = |session: &SessionId| before.as_ref().is_some_and(|before| before.map.is_fenced(*session));
+        let fenced: Vec<SessionId> = sight.map.fenced.keys().filter(|session| !known(session)).copied().collect();
         self.maps.push(sight);
+        for session in fenced {
+            for (pg, (core, _)) in &self.groups {
+                self.work.push_back((*pg, *core, Input::Order(Order::SessionGone(session))));
+            }
+        }
+        if tuning != self.tuning {
+            self.tuning = tuning;
+            self.tune();
+        }
         self.make_groups();
         self.drain();
         self.take_early();
@@ -428,7 +615,8 @@ impl<O: Outside> Shard<O> {
 
     /// The pool is gone, and with it the group.
     fn remove(&mut self, pg: PgId) {
-        self.gone(pg);
+        let core = self.groups.get(&pg).map_or(0, |(core, _)| *core);
+        self.gone(pg, core);
         let number = self.number();
         self.leaving.insert(pg, (number, TxnId(0)));
         self.submit(pg, number, TxnId(0), Transaction { pg, ops: vec![TxnOp::RemoveCollection] });
@@ -493,6 +681,31 @@ impl<O: Outside> Shard<O> {
         }
         self.drain();
         Ok(())
+    }
+}
+
+/// How a group is, for an operator.
+fn line(group: &PlacementGroup) -> PgLine {
+    let (info, log) = (group.info(), group.log());
+    let inconsistent = group.inconsistent().iter().map(|(oid, bad)| {
+        (oid.clone(), bad.iter().map(|(osd, damage)| (*osd, format!("{damage:?}").to_lowercase())).collect())
+    });
+    PgLine {
+        pg: group.id(),
+        state: group.state().to_owned(),
+        clean: group.is_clean(),
+        scrubbing: group.is_scrubbing(),
+        why: group.explain(),
+        epoch: group.epoch(),
+        interval: info.interval,
+        last: log.head(),
+        tail: log.tail(),
+        objects: info.stats.objects,
+        clones: info.stats.clones,
+        bytes: info.stats.bytes,
+        missing: group.missing().len() as u64,
+        unfound: group.unfound(),
+        inconsistent: inconsistent.collect(),
     }
 }
 

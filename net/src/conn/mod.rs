@@ -47,7 +47,7 @@ pub use budget::Budget;
 pub use driver::Connection;
 pub use end::End;
 pub use peer::{CallError, Peer, Pending, Reply, Request};
-pub use serve::{Call, Handler, NoService, Responder};
+pub use serve::{Call, Handler, NoService, Notice, Responder};
 
 use crate::frame::Limits;
 use crate::identity::Identity;

@@ -253,7 +253,9 @@ pub enum OpError {
     #[error("the object's stored copy cannot be read; a scrub of the pg will name the damage")]
     Damaged { at: u32 },
     /// There is no room for it.
-    #[error("no room: the pool or a device that holds the object is full; delete objects, add OSDs, or raise the quota")]
+    #[error(
+        "no room: the pool or a device that holds the object is full; delete objects, add OSDs, or raise the quota"
+    )]
     Full { at: u32 },
 }
 codec_enum!(OpError {

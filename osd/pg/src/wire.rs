@@ -5,10 +5,11 @@
 //! A version byte other than [`VERSION`] is refused with both numbers named.
 
 use bytes::Bytes;
-use nacre_proto::ids::{Epoch, ObjectId, PgId};
+use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, Version};
 use nacre_proto::txn::{Compression, TxnOp, WriteHint};
 
 use crate::format::{Codec, FormatError, Reader};
+use crate::io::Order;
 use crate::log::ReqId;
 use crate::msg::{Body, Chunk, PeerMsg, ScrubLine};
 use crate::op::{ClientOp, Compare, Op, OpId, Reply, SnapContext};
@@ -107,6 +108,12 @@ pub mod method {
     pub const PING: u16 = 3;
     /// The objects of a pg: [`super::List`], answered by [`super::Listed`].
     pub const LIST: u16 = 4;
+    /// A notice to a client that watches: [`super::Told`].
+    pub const TOLD: u16 = 5;
+    /// How pgs are here: [`super::Look`], answered by a list of [`super::PgLine`].
+    pub const LOOK: u16 = 6;
+    /// An operator's order to a pg: [`super::Tell`]; the answer only says that it was taken.
+    pub const TELL: u16 = 7;
 }
 
 /// Which objects a pg holds: those after one, in the order of the store.
@@ -174,3 +181,88 @@ pub fn decode<T: Codec>(bytes: &Bytes) -> Result<T, FormatError> {
 #[cfg(test)]
 #[path = "wire_test.rs"]
 mod tests;
+
+/// What a watcher is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The object.
+    pub oid: ObjectId,
+    /// Its watch.
+    pub cookie: u64,
+    /// The notify, for the answer.
+    pub notify: u64,
+    /// What is said.
+    pub payload: Bytes,
+}
+codec_struct!(Told { oid, cookie, notify, payload });
+
+/// How pgs are at an OSD: all it holds, or one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Only this one.
+    pub only: Option<PgId>,
+}
+codec_struct!(Look { only });
+
+/// How one pg is at one OSD.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PgLine {
+    /// Which.
+    pub pg: PgId,
+    /// The state's name.
+    pub state: String,
+    /// Is it the primary, with nothing left to do for any copy.
+    pub clean: bool,
+    /// Is it being scrubbed.
+    pub scrubbing: bool,
+    /// One line of cause, if it is not clean.
+    pub why: String,
+    /// The epoch it has followed to, and the one its interval began in.
+    pub epoch: Epoch,
+    /// See there.
+    pub interval: Epoch,
+    /// The newest entry of its log, and the oldest one kept.
+    pub last: Version,
+    /// See there.
+    pub tail: Version,
+    /// Heads, clones, bytes.
+    pub objects: u64,
+    /// See there.
+    pub clones: u64,
+    /// See there.
+    pub bytes: u64,
+    /// Objects this copy lacks.
+    pub missing: u64,
+    /// Objects of which no copy of the needed version is known.
+    pub unfound: Vec<ObjectId>,
+    /// Objects whose copies differ, with what is wrong on whom.
+    pub inconsistent: Vec<(ObjectId, Vec<(OsdId, String)>)>,
+}
+codec_struct!(PgLine {
+    pg,
+    state,
+    clean,
+    scrubbing,
+    why,
+    epoch,
+    interval,
+    last,
+    tail,
+    objects,
+    clones,
+    bytes,
+    missing,
+    unfound,
+    inconsistent,
+});
+
+/// An operator's order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tell {
+    /// To which pg.
+    pub pg: PgId,
+    /// What.
+    pub order: Order,
+}
+codec_struct!(Tell { pg, order });
+codec_enum!(Order { 0 => Scrub { deep: a }, 1 => Unfound { revert: a }, 2 => SessionGone { 0: a } });

@@ -242,6 +242,33 @@ fn all_that_travels_comes_back_and_version_1_stays_readable() {
     for (index, reply) in replies().iter().enumerate() {
         line("reply", &index.to_string(), holds(reply));
     }
+    let oid = ask().oid;
+    let told = Told { oid: oid.clone(), cookie: 5, notify: 6, payload: "news".into() };
+    line("told", "0", holds(&told));
+    line("look", "all", holds(&Look { only: None }));
+    line("look", "one", holds(&Look { only: Some(ask().pg) }));
+    let damage = vec![(oid.clone(), vec![(OsdId(3), "Absent".to_owned())])];
+    let pg_line = PgLine {
+        pg: ask().pg,
+        state: "active".into(),
+        clean: false,
+        scrubbing: true,
+        why: "recovers 1 object".into(),
+        epoch: Epoch(9),
+        interval: Epoch(8),
+        last: Version { epoch: Epoch(9), counter: 70 },
+        tail: Version { epoch: Epoch(2), counter: 1 },
+        objects: 5,
+        clones: 1,
+        bytes: 4096,
+        missing: 1,
+        unfound: vec![oid],
+        inconsistent: damage,
+    };
+    line("pg_line", "0", holds(&pg_line));
+    for order in [Order::Scrub { deep: true }, Order::Unfound { revert: false }, Order::SessionGone(SessionId(4))] {
+        line("tell", "0", holds(&Tell { pg: ask().pg, order }));
+    }
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/pg/wire-1.txt");
     if std::env::var_os("NACRE_REWRITE").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();

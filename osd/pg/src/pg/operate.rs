@@ -731,3 +731,7 @@ pub(crate) fn set_info(oid: &ObjectId, info: &ObjectInfo) -> TxnOp {
 #[cfg(test)]
 #[path = "operate_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "full_test.rs"]
+mod full_tests;

@@ -1,0 +1,82 @@
+//! The settings of the cluster map that an OSD follows while it runs, as values.
+
+use std::time::Duration;
+
+use nacre_maps::ClusterMap;
+use nacre_maps::settings::{self, Reader, Value};
+use nacre_proto::ids::OsdId;
+use nacre_store::FullRatios;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Tuning {
+    /// How often peers are asked whether they live.
+    pub(crate) heartbeat: Duration,
+    /// Groups recovered or backfilled at a time, as source and as target each.
+    pub(crate) backfills: usize,
+    /// Groups scrubbed at a time.
+    pub(crate) scrubs: usize,
+    /// How often each group's metadata, and its bytes, are compared.
+    pub(crate) scrub_every: Duration,
+    pub(crate) deep_every: Duration,
+    /// From when on space is short.
+    pub(crate) full: FullRatios,
+}
+
+impl Tuning {
+    /// As the map says for this OSD.
+    pub(crate) fn of(map: &ClusterMap, me: OsdId) -> Tuning {
+        let reader = Reader::osd(map, me);
+        let value = |name: &str| settings::find(name).map(|setting| settings::resolve(map, setting, &reader).0);
+        let number = |name: &str, or: u64| match value(name) {
+            Some(Value::Number(number)) => number,
+            _ => or,
+        };
+        let span = |name: &str, or: Duration| match value(name) {
+            Some(Value::Span(span)) => span,
+            _ => or,
+        };
+        let share = |name: &str, or: f64| match value(name) {
+            Some(Value::Ratio(millionths)) => f64::from(millionths) / 1e6,
+            _ => or,
+        };
+        let or = FullRatios::default();
+        Tuning {
+            heartbeat: span("osd.heartbeat.interval", Duration::from_millis(300)),
+            backfills: number("osd.backfill.max", 2) as usize,
+            scrubs: number("osd.scrub.max", 1) as usize,
+            scrub_every: span("osd.scrub.interval", Duration::from_secs(24 * 3600)),
+            deep_every: span("osd.scrub.deep_interval", Duration::from_secs(7 * 24 * 3600)),
+            full: FullRatios {
+                near: share("osd.nearfull.ratio", or.near),
+                backfill: share("osd.backfillfull.ratio", or.backfill),
+                full: share("osd.full.ratio", or.full),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nacre_maps::ClusterMap;
+    use nacre_proto::ids::OsdId;
+    use nacre_store::FullRatios;
+
+    use super::Tuning;
+
+    #[test]
+    fn every_name_is_one_of_the_settings() {
+        // A name that is not found falls back to the value written here, so a wrong one would go unseen otherwise.
+        let text = include_str!("tuning.rs");
+        let names: Vec<&str> = text.split('"').filter(|part| part.starts_with("osd.") && part.len() > 4).collect();
+        assert!(names.len() >= 8);
+        for name in names {
+            assert!(nacre_maps::settings::find(name).is_some(), "{name}");
+        }
+        let tuning = Tuning::of(&ClusterMap::empty(nacre_proto::ids::Uuid([1; 16])), OsdId(0));
+        assert_eq!((tuning.heartbeat, tuning.backfills), (Duration::from_millis(300), 2));
+        assert_eq!(tuning.full, FullRatios::default());
+    }
+}

@@ -32,7 +32,7 @@ pub(crate) struct Batch {
 /// Direct bytes after which a group is closed: what waits is held in memory.
 const DIRECT_BATCH: u64 = 32 << 20;
 /// Direct bytes that are handed to the disk with one call.
-const DIRECT_WRITE: usize = 8 << 20;
+const DIRECT_WRITE: usize = 16 << 20;
 
 impl Batch {
     /// Tells all who wait for it that it will never be durable.

@@ -18,7 +18,8 @@ use zeroize::Zeroizing;
 use super::certificate::Claim;
 use super::{Caps, ClusterId, IdentityError, Name, UnixTime};
 
-/// Certificates are dated back this far, so that a peer whose clock is behind believes a fresh one.
+/// Certificates are dated back this far, but no more than a tenth of their life, so that a peer whose clock is behind
+/// believes a fresh one.
 pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
 
 /// The longest signing request that is looked at.
@@ -167,7 +168,7 @@ fn blank(subject: &str, now: UnixTime, lifetime: Duration) -> Result<Certificate
             .ok_or(IdentityError::Validity { from: now.0, seconds: lifetime.as_secs() })
     };
     let mut params = CertificateParams::default();
-    params.not_before = date(now.before(CLOCK_SKEW))?;
+    params.not_before = date(now.before(CLOCK_SKEW.min(lifetime / 10)))?;
     params.not_after = date(now.after(lifetime))?;
     params.serial_number = Some(SerialNumber::from_slice(&serial()));
     params.distinguished_name = DistinguishedName::new();

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::authority::SigningRequest;
-use super::{Caps, Grant, Identity, Kind, Name, UnixTime};
+use super::{Caps, Grant, Identity, IdentityError, Kind, Name, UnixTime};
 
 /// How many requests may wait for an operator.
 pub const MAX_WAITING: usize = 256;
@@ -117,7 +117,31 @@ impl fmt::Display for Whom {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Whom::Name(name) => write!(f, "{name}"),
-            Whom::AnyOf(kind) => write!(f, "any {}", kind.0),
+            Whom::AnyOf(kind) => write!(f, "{}.*", kind.0),
+        }
+    }
+}
+
+impl Whom {
+    /// What sort of thing it lets in.
+    #[must_use]
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Whom::Name(name) => Some(name.kind()),
+            Whom::AnyOf(word) => Kind::ALL.into_iter().find(|kind| kind.word() == word.0),
+        }
+    }
+}
+
+impl FromStr for Whom {
+    type Err = IdentityError;
+
+    /// `osd.3`, or `osd.*` for any of a kind.
+    fn from_str(text: &str) -> Result<Whom, IdentityError> {
+        let any = text.strip_suffix(".*").and_then(|word| Kind::ALL.into_iter().find(|kind| kind.word() == word));
+        match any {
+            Some(kind) => Ok(Whom::AnyOf(kind.into())),
+            None => text.parse().map(Whom::Name),
         }
     }
 }
@@ -181,7 +205,9 @@ impl fmt::Debug for Token {
 
 const TOKEN_PREFIX: &str = "nacre-join-1";
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as they are printed.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
     bytes.iter().fold(String::new(), |mut out, b| {
         let _ = write!(out, "{b:02x}");
@@ -189,7 +215,9 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+/// Bytes of a known number out of their print.
+#[must_use]
+pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut out = [0u8; N];
     if text.len() != N * 2 {
         return None;
@@ -260,8 +288,51 @@ pub struct Issued {
     pub fingerprint: [u8; 32],
     /// The certificate.
     pub certificate: Vec<u8>,
+    /// Its serial number, as it is revoked by.
+    pub serial: Vec<u8>,
     /// When.
     pub at: UnixTime,
+    /// When it ends by itself.
+    pub not_after: UnixTime,
+}
+
+impl Issued {
+    /// What is known of a certificate that was just signed.
+    pub fn of(certificate: Vec<u8>, fingerprint: [u8; 32], at: UnixTime) -> Result<Issued, IdentityError> {
+        let says = Identity::from_der(&certificate)?;
+        Ok(Issued { fingerprint, certificate, serial: says.serial.0.into_vec(), at, not_after: says.not_after })
+    }
+
+    fn held(&self) -> Held {
+        let Issued { fingerprint, serial, at, not_after, .. } = self;
+        Held { fingerprint: *fingerprint, serial: serial.clone(), at: *at, not_after: *not_after }
+    }
+}
+
+/// A certificate of a member that has not ended yet. Without its bytes: those are the member's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Fingerprint of the key.
+    pub fingerprint: [u8; 32],
+    /// Its serial number.
+    pub serial: Vec<u8>,
+    /// When it was signed.
+    pub at: UnixTime,
+    /// When it ends by itself.
+    pub not_after: UnixTime,
+}
+
+/// A name that is no longer believed, until its last certificate would have ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// By whom.
+    pub by: Name,
+    /// Why.
+    pub why: String,
+    /// When.
+    pub at: UnixTime,
+    /// Until when this must be remembered.
+    pub until: UnixTime,
 }
 
 /// What became of a signing request.
@@ -306,6 +377,18 @@ pub struct Member {
     pub caps: Caps,
     /// The edition of its certificates.
     pub generation: u64,
+    /// Those of its certificates that have not ended, oldest first.
+    pub held: Vec<Held>,
+    /// If it was revoked and has not joined anew.
+    pub gone: Option<Gone>,
+}
+
+impl Member {
+    /// One that holds nothing yet.
+    #[must_use]
+    pub fn new(caps: Caps, generation: u64) -> Member {
+        Member { caps, generation, held: Vec::new(), gone: None }
+    }
 }
 
 /// A change to the desk, to be agreed on and then applied. Plain data.
@@ -365,8 +448,26 @@ pub enum Change {
         /// What.
         member: Member,
     },
-    /// A member is no more.
-    MemberGone(Name),
+    /// A member got its next certificate.
+    Renewed {
+        /// Who.
+        name: Name,
+        /// The edition the certificate says; of another than the member's the change does nothing.
+        generation: u64,
+        /// What it got.
+        issued: Issued,
+    },
+    /// A member is no longer believed, and may come back only by joining anew.
+    Revoked {
+        /// Who.
+        name: Name,
+        /// By whom.
+        by: Name,
+        /// Why.
+        why: String,
+        /// When.
+        at: UnixTime,
+    },
     /// Time went by: forget what is over.
     Swept(UnixTime),
 }
@@ -389,14 +490,13 @@ enum Signed {
 
 impl ToSign {
     /// The change, with the certificate that [`super::Authority::sign`] gave.
-    #[must_use]
-    pub fn signed(self, certificate: Vec<u8>, at: UnixTime) -> Change {
-        let issued = Issued { fingerprint: self.request.fingerprint(), certificate, at };
-        let member = Member { caps: self.grant.caps, generation: self.grant.generation };
-        match self.key {
+    pub fn signed(self, certificate: Vec<u8>, at: UnixTime) -> Result<Change, IdentityError> {
+        let issued = Issued::of(certificate, self.request.fingerprint(), at)?;
+        let member = Member::new(self.grant.caps, self.grant.generation);
+        Ok(match self.key {
             Signed::Token(id) => Change::TokenUsed { id, name: self.grant.name, member, issued },
             Signed::Request(id) => Change::Approved { id, member, issued },
-        }
+        })
     }
 }
 
@@ -516,7 +616,7 @@ impl Desk {
             return Err(JoinError::NotYours { who: who.name.clone(), name: request.name().clone() });
         }
         match self.members.get(&who.name) {
-            Some(member) if who.generation == member.generation => {
+            Some(member) if who.generation == member.generation && member.gone.is_none() => {
                 Ok(Grant { name: who.name.clone(), caps: member.caps.clone(), generation: member.generation })
             }
             _ => Err(JoinError::Unknown(who.name.clone())),
@@ -528,7 +628,18 @@ impl Desk {
     pub fn set_caps(&self, name: &Name, caps: Caps, rejoin: bool) -> Result<Change, JoinError> {
         let member = self.members.get(name).ok_or_else(|| JoinError::Unknown(name.clone()))?;
         let generation = member.generation.saturating_add(u64::from(rejoin));
-        Ok(Change::MemberSet { name: name.clone(), member: Member { caps, generation } })
+        let member = Member { caps, generation, ..member.clone() };
+        Ok(Change::MemberSet { name: name.clone(), member })
+    }
+
+    /// No certificate of this name is believed any more.
+    pub fn revoke(&self, name: &Name, by: Name, why: &str, now: UnixTime) -> Result<Change, JoinError> {
+        match self.members.get(name) {
+            Some(Member { gone: None, .. }) => {
+                Ok(Change::Revoked { name: name.clone(), by, why: why.to_owned(), at: now })
+            }
+            _ => Err(JoinError::Unknown(name.clone())),
+        }
     }
 
     /// The least generation each name is believed at: goes into the map's [`super::Revocations`] when it changes.
@@ -540,13 +651,16 @@ impl Desk {
     /// What to forget at `now`, if anything.
     #[must_use]
     pub fn sweep(&self, now: UnixTime) -> Option<Change> {
-        let mut after = self.clone();
-        after.apply(&Change::Swept(now));
-        (after != *self).then_some(Change::Swept(now))
+        let due = self.tokens.values().any(|t| !keep_token(t, now))
+            || self.requests.values().any(|r| !keep_request(r, now))
+            || self.members.values().any(|m| m.held.iter().any(|h| h.not_after <= now) || !keep_member(m, now));
+        due.then_some(Change::Swept(now))
     }
 
-    /// Makes a change. Total and deterministic: a change that no longer fits does nothing.
-    pub fn apply(&mut self, change: &Change) {
+    /// Makes a change. Total and deterministic: a change that no longer fits does nothing. Gives the certificates that
+    /// are void because of it, which the map must name.
+    #[must_use = "what is given must be revoked"]
+    pub fn apply(&mut self, change: &Change) -> Vec<Held> {
         match change {
             Change::TokenMade { id, record } => {
                 self.tokens.entry(*id).or_insert_with(|| record.clone());
@@ -557,7 +671,7 @@ impl Desk {
             Change::TokenUsed { id, name, member, issued } => {
                 if let Some(record) = self.tokens.get_mut(id).filter(|r| r.used.is_none()) {
                     record.used = Some(issued.clone());
-                    self.enroll(name, member);
+                    return self.enroll(name, member, Some(issued));
                 }
             }
             Change::Asked { id, record } => {
@@ -570,7 +684,7 @@ impl Desk {
                 if let Some(record) = self.requests.get_mut(id).filter(|r| r.state == RequestState::Waiting) {
                     record.state = RequestState::Approved(issued.clone());
                     let name = record.name.clone();
-                    self.enroll(&name, member);
+                    return self.enroll(&name, member, Some(issued));
                 }
             }
             Change::Denied { id, by, why, at } => {
@@ -578,30 +692,51 @@ impl Desk {
                     record.state = RequestState::Denied { by: by.clone(), why: why.clone(), at: *at };
                 }
             }
-            Change::MemberSet { name, member } => self.enroll(name, member),
-            Change::MemberGone(name) => {
-                self.members.remove(name);
+            Change::MemberSet { name, member } => return self.enroll(name, member, None),
+            Change::Renewed { name, generation, issued } => {
+                let member = self.members.get_mut(name);
+                if let Some(member) = member.filter(|m| m.generation == *generation && m.gone.is_none()) {
+                    member.held.retain(|held| held.not_after > issued.at);
+                    member.held.push(issued.held());
+                }
+            }
+            Change::Revoked { name, by, why, at } => {
+                if let Some(member) = self.members.get_mut(name).filter(|m| m.gone.is_none()) {
+                    let until = member.held.iter().map(|held| held.not_after).max().unwrap_or(*at);
+                    member.gone = Some(Gone { by: by.clone(), why: why.clone(), at: *at, until });
+                    member.generation = member.generation.saturating_add(1);
+                    return std::mem::take(&mut member.held);
+                }
             }
             Change::Swept(now) => self.forget(*now),
         }
+        Vec::new()
     }
 
-    fn enroll(&mut self, name: &Name, member: &Member) {
-        // A generation never goes back, also if two grants for one name were signed at the same time.
-        let least = self.members.get(name).map_or(0, |m| m.generation);
-        self.members.insert(name.clone(), Member { generation: member.generation.max(least), ..member.clone() });
+    fn enroll(&mut self, name: &Name, member: &Member, issued: Option<&Issued>) -> Vec<Held> {
+        let mut next = member.clone();
+        let mut void = Vec::new();
+        if let Some(before) = self.members.remove(name) {
+            // A generation never goes back, also if two grants for one name were signed at the same time. What was
+            // issued for an earlier one is void.
+            next.generation = next.generation.max(before.generation);
+            if next.generation == before.generation {
+                next.held = before.held;
+            } else {
+                next.held.clear();
+                void = before.held;
+            }
+        }
+        next.held.extend(issued.map(Issued::held));
+        self.members.insert(name.clone(), next);
+        void
     }
 
     fn forget(&mut self, now: UnixTime) {
-        self.tokens.retain(|_, t| match &t.used {
-            None => now < t.expires,
-            Some(used) => now < used.at.after(REMEMBERED_FOR),
-        });
-        self.requests.retain(|_, r| match &r.state {
-            RequestState::Waiting => now < r.at.after(WAITING_FOR),
-            RequestState::Approved(issued) => now < issued.at.after(REMEMBERED_FOR),
-            RequestState::Denied { at, .. } => now < at.after(REMEMBERED_FOR),
-        });
+        self.tokens.retain(|_, t| keep_token(t, now));
+        self.requests.retain(|_, r| keep_request(r, now));
+        self.members.retain(|_, m| keep_member(m, now));
+        self.members.values_mut().for_each(|m| m.held.retain(|held| held.not_after > now));
     }
 
     fn grant_anew(&self, name: &Name, caps: Caps) -> Grant {
@@ -617,6 +752,25 @@ impl Desk {
             RequestState::Denied { .. } => Err(JoinError::Decided { id, state: "denied" }),
         }
     }
+}
+
+fn keep_token(token: &TokenRecord, now: UnixTime) -> bool {
+    match &token.used {
+        None => now < token.expires,
+        Some(used) => now < used.at.after(REMEMBERED_FOR),
+    }
+}
+
+fn keep_request(request: &RequestRecord, now: UnixTime) -> bool {
+    match &request.state {
+        RequestState::Waiting => now < request.at.after(WAITING_FOR),
+        RequestState::Approved(issued) => now < issued.at.after(REMEMBERED_FOR),
+        RequestState::Denied { at, .. } => now < at.after(REMEMBERED_FOR),
+    }
+}
+
+fn keep_member(member: &Member, now: UnixTime) -> bool {
+    member.gone.as_ref().is_none_or(|gone| now < gone.until)
 }
 
 #[cfg(test)]

@@ -24,13 +24,13 @@ impl Office {
 
     fn token(&mut self, whom: Whom, caps: &str) -> Token {
         let (token, change) = self.desk.make_token(whom, caps.parse().unwrap(), self.authority.certificate(), NOW, DAY);
-        self.desk.apply(&change);
+        assert_eq!(self.desk.apply(&change), []);
         token.reveal().parse().unwrap()
     }
 
     fn sign(&mut self, to_sign: ToSign) -> Vec<u8> {
         let certificate = self.authority.sign(&to_sign.request, &to_sign.grant, NOW, DAY).unwrap();
-        self.desk.apply(&to_sign.signed(certificate.clone(), NOW));
+        let _void = self.desk.apply(&to_sign.signed(certificate.clone(), NOW).unwrap());
         certificate
     }
 }
@@ -67,7 +67,7 @@ fn a_token_is_bound_to_time_name_and_secret() {
     let mut forged = token.clone();
     forged.secret[3] ^= 1;
     assert!(office.desk.redeem(&forged, request.clone(), NOW).is_err(), "wrong secret");
-    office.desk.apply(&Change::TokenDropped(token.id));
+    let _void = office.desk.apply(&Change::TokenDropped(token.id));
     assert!(office.desk.redeem(&token, request, NOW).is_err(), "dropped");
     for text in ["", "nacre-join-1", "nacre-join-1.1.2.3", "nacre-join-2.0.0.0"] {
         assert_eq!(text.parse::<Token>().unwrap_err(), JoinError::NotAToken);
@@ -82,7 +82,7 @@ fn an_operator_approves_or_denies() {
     let mut office = Office::new();
     let (request, der) = office.request("client.bob");
     let Answer::Wait(id, Some(asked)) = office.desk.ask(&request, &der, NOW).unwrap() else { panic!("waits") };
-    office.desk.apply(&asked);
+    let _void = office.desk.apply(&asked);
     assert!(matches!(office.desk.ask(&request, &der, NOW).unwrap(), Answer::Wait(_, None)));
 
     let to_sign = office.desk.approve(id, Some("osd r".parse().unwrap())).unwrap();
@@ -94,9 +94,9 @@ fn an_operator_approves_or_denies() {
 
     let (request, der) = office.request("client.eve");
     let Answer::Wait(id, Some(asked)) = office.desk.ask(&request, &der, NOW).unwrap() else { panic!("waits") };
-    office.desk.apply(&asked);
+    let _void = office.desk.apply(&asked);
     let denied = office.desk.deny(id, "client.admin".parse().unwrap(), "who are you?", NOW).unwrap();
-    office.desk.apply(&denied);
+    let _void = office.desk.apply(&denied);
     assert!(matches!(office.desk.ask(&request, &der, NOW).unwrap(), Answer::Denied(why) if why == "who are you?"));
     assert!(office.desk.approve(id, None).is_err());
 }
@@ -114,14 +114,14 @@ fn what_strangers_leave_behind_is_bounded_and_swept() {
         state: RequestState::Waiting,
     };
     for n in 0..MAX_WAITING as u64 + 5 {
-        office.desk.apply(&Change::Asked { id: RequestId(n), record: record(n) });
+        let _void = office.desk.apply(&Change::Asked { id: RequestId(n), record: record(n) });
     }
     assert_eq!(office.desk.requests.len(), MAX_WAITING);
     assert_eq!(office.desk.ask(&request, &der, NOW).unwrap_err(), JoinError::Full);
     assert_eq!(office.desk.sweep(NOW), None);
     let later = NOW.after(WAITING_FOR).after(Duration::from_secs(9));
     let swept = office.desk.sweep(later).unwrap();
-    office.desk.apply(&swept);
+    let _void = office.desk.apply(&swept);
     assert_eq!(office.desk.requests.len(), MAX_WAITING - 10);
 }
 
@@ -148,10 +148,60 @@ fn joining_again_voids_what_was_before_and_renewing_does_not() {
     assert!(matches!(office.desk.renew(&second, &other), Err(JoinError::NotYours { .. })));
 
     let change = office.desk.set_caps(&second.name, "osd r".parse().unwrap(), false).unwrap();
-    office.desk.apply(&change);
+    let _void = office.desk.apply(&change);
     assert_eq!(office.desk.renew(&second, &request).unwrap().caps.to_string(), "osd r");
-    office.desk.apply(&Change::MemberGone(second.name.clone()));
+    let change = office.desk.revoke(&second.name, "client.admin".parse().unwrap(), "stolen", NOW).unwrap();
+    let void = office.desk.apply(&change);
+    assert_eq!(void.iter().map(|held| held.serial.clone()).collect::<Vec<_>>(), [second.serial.0.to_vec()]);
     assert!(office.desk.renew(&second, &request).is_err());
+    assert!(office.desk.revoke(&second.name, second.name.clone(), "", NOW).is_err(), "once is enough");
+
+    let third = join(&mut office);
+    assert_eq!(office.desk.members[&third.name].gone, None);
+    assert_eq!(third.generation, second.generation + 2);
+}
+
+#[test]
+fn every_certificate_that_lives_is_known_and_void_ones_are_named() {
+    let mut office = Office::new();
+    let join = |office: &mut Office| {
+        let token = office.token(Whom::Name("osd.4".parse().unwrap()), "osd *");
+        let (request, _) = office.request("osd.4");
+        let Answer::Sign(to_sign) = office.desk.redeem(&token, request, NOW).unwrap() else { panic!("granted") };
+        Identity::from_der(&office.sign(*to_sign)).unwrap()
+    };
+    let renew = |office: &mut Office, who: &Identity, now: UnixTime| {
+        let (request, _) = office.request("osd.4");
+        let grant = office.desk.renew(who, &request).unwrap();
+        let certificate = office.authority.sign(&request, &grant, now, DAY).unwrap();
+        let issued = Issued::of(certificate.clone(), request.fingerprint(), now).unwrap();
+        let change = Change::Renewed { name: who.name.clone(), generation: grant.generation, issued };
+        assert_eq!(office.desk.apply(&change), []);
+        Identity::from_der(&certificate).unwrap()
+    };
+    let serials = |held: &[Held]| held.iter().map(|held| held.serial.clone()).collect::<Vec<_>>();
+    let first = join(&mut office);
+    let second = renew(&mut office, &first, NOW);
+    let held = |office: &Office| serials(&office.desk.members[&first.name].held);
+    assert_eq!(held(&office), [first.serial.0.to_vec(), second.serial.0.to_vec()]);
+    let later = NOW.after(DAY * 2);
+    let third = renew(&mut office, &second, later);
+    assert_eq!(held(&office), [third.serial.0.to_vec()], "what has ended is forgotten");
+
+    // A renewal that was signed before the name was granted anew comes too late.
+    let (request, _) = office.request("osd.4");
+    let grant = office.desk.renew(&third, &request).unwrap();
+    let certificate = office.authority.sign(&request, &grant, later, DAY).unwrap();
+    let token = office.token(Whom::Name("osd.4".parse().unwrap()), "osd *");
+    let (anew, _) = office.request("osd.4");
+    let Answer::Sign(to_sign) = office.desk.redeem(&token, anew, NOW).unwrap() else { panic!("granted") };
+    let fresh = office.authority.sign(&to_sign.request, &to_sign.grant, NOW, DAY).unwrap();
+    let void = office.desk.apply(&to_sign.signed(fresh.clone(), NOW).unwrap());
+    assert_eq!(serials(&void), [third.serial.0.to_vec()]);
+    let issued = Issued::of(certificate, request.fingerprint(), later).unwrap();
+    let late = Change::Renewed { name: third.name.clone(), generation: grant.generation, issued };
+    assert_eq!(office.desk.apply(&late), []);
+    assert_eq!(held(&office), [Identity::from_der(&fresh).unwrap().serial.0.to_vec()]);
 }
 
 #[test]
@@ -160,11 +210,12 @@ fn changes_survive_storage_and_a_second_application() {
     let token = office.token(osd(), "osd *");
     let (request, _) = office.request("osd.4");
     let Answer::Sign(to_sign) = office.desk.redeem(&token, request, NOW).unwrap() else { panic!("granted") };
-    let change = to_sign.signed(vec![1, 2, 3], NOW);
+    let certificate = office.authority.sign(&to_sign.request, &to_sign.grant, NOW, DAY).unwrap();
+    let change = to_sign.signed(certificate, NOW).unwrap();
     let stored: Change = serde_json::from_str(&serde_json::to_string(&change).unwrap()).unwrap();
     assert_eq!(stored, change);
-    office.desk.apply(&change);
+    let _void = office.desk.apply(&change);
     let once = office.desk.clone();
-    office.desk.apply(&change);
+    let _void = office.desk.apply(&change);
     assert_eq!(office.desk, once);
 }

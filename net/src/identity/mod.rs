@@ -8,6 +8,7 @@
 //! - [`revocation`]: the list, carried by the cluster map, of what is no longer believed.
 //! - [`renewal`]: when to renew a certificate; a value that is told the time.
 //! - [`join`]: one-time tokens and signing requests; a value that is told the time. The monitors keep it.
+//! - [`seal`]: how the authority's key is kept where others could read it.
 //!
 //! Nothing here reads a clock, a file or a socket. Keys and serial numbers take entropy from the operating system; that
 //! is the one thing which is not a function of the arguments.
@@ -25,6 +26,7 @@ pub mod join;
 pub mod name;
 pub mod renewal;
 pub mod revocation;
+pub mod seal;
 
 pub use authority::{Authority, Grant, Keypair};
 pub use caps::{Capability, Caps, Ops, Service};
@@ -33,6 +35,7 @@ pub use gate::{Access, Audit, Denied, Gate};
 pub use name::{ClusterId, Kind, Name};
 pub use renewal::Renewal;
 pub use revocation::Revocations;
+pub use seal::SealKey;
 
 /// What goes wrong with names, capabilities and certificates.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -26,6 +26,8 @@ pub struct Keeper {
     pub folder: Option<PathBuf>,
     /// What is counted.
     pub registry: Arc<Registry>,
+    /// Renews at once when told.
+    pub now: Arc<tokio::sync::Notify>,
     /// The time.
     pub clock: fn() -> UnixTime,
 }
@@ -46,8 +48,15 @@ impl Keeper {
         let mut plan = Renewal::of(&self.own.identity());
         loop {
             let now = (self.clock)();
-            match plan.due(now) {
-                Due::Wait(until) => tokio::time::sleep(until.since(now).min(LONGEST_SLEEP)).await,
+            let mut due = plan.due(now);
+            if let Due::Wait(until) = due {
+                tokio::select! {
+                    () = tokio::time::sleep(until.since(now).min(LONGEST_SLEEP)) => continue,
+                    () = self.now.notified() => due = Due::Renew,
+                }
+            }
+            match due {
+                Due::Wait(_) => {}
                 Due::Renew => match self.renew(&mut ask).await {
                     Ok(()) => {
                         done.inc();
@@ -119,6 +128,7 @@ mod tests {
             trust: Trust::new(authority.cluster(), vec![authority.certificate().to_vec()]).unwrap(),
             folder: Some(folder.path().to_owned()),
             registry: registry.clone(),
+            now: Arc::default(),
             clock: || UnixTime(NOW.load(Ordering::SeqCst)),
         };
         let (mut asked, signer) = (0, authority.clone());

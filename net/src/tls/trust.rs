@@ -136,6 +136,7 @@ pub struct Trust {
     cluster: ClusterId,
     anchors: RwLock<Arc<Anchors>>,
     changes: AtomicU64,
+    told: tokio::sync::watch::Sender<u64>,
 }
 
 impl fmt::Debug for Trust {
@@ -161,7 +162,7 @@ impl Trust {
     /// being replaced.
     pub fn new(cluster: ClusterId, authorities: Vec<Vec<u8>>) -> Result<Arc<Trust>, TlsError> {
         let anchors = RwLock::new(Arc::new(anchors(authorities, Arc::default())?));
-        Ok(Arc::new(Trust { cluster, anchors, changes: AtomicU64::new(1) }))
+        Ok(Arc::new(Trust { cluster, anchors, changes: AtomicU64::new(1), told: tokio::sync::watch::Sender::new(1) }))
     }
 
     /// The cluster.
@@ -183,7 +184,8 @@ impl Trust {
     fn replace(&self, with: Anchors) {
         *self.anchors.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(with);
         // After the list: who sees the new number sees the new list.
-        self.changes.fetch_add(1, Ordering::Release);
+        let count = self.changes.fetch_add(1, Ordering::Release) + 1;
+        self.told.send_replace(count);
     }
 
     /// A new list of revocations, from a new map. Connections judge their peer again before they handle another frame.
@@ -211,6 +213,22 @@ impl Trust {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
+    }
+
+    /// Returns when a peer that is believed now is no longer: its certificate has ended or was revoked. For the owner of
+    /// a connection, which this ends.
+    pub async fn until_doubted(&self, who: &Identity) -> PeerError {
+        let mut told = self.told.subscribe();
+        loop {
+            told.borrow_and_update();
+            let now = UnixTime::now();
+            if let Err(error) = self.judge_again(who, now) {
+                return error;
+            }
+            // The machine's clock may be set meanwhile: look again now and then.
+            let left = who.not_after.since(now).min(std::time::Duration::from_secs(600));
+            let _ = tokio::time::timeout(left, told.changed()).await;
+        }
     }
 
     /// Judges a chain, leaf first.

@@ -10,6 +10,7 @@ mod cluster;
 mod completion;
 mod crush;
 mod daemon;
+mod join;
 mod local;
 mod monitors;
 mod object;
@@ -77,6 +78,8 @@ enum Noun {
     Pg(pg::Noun),
     Bench(bench::Noun),
     Config(monitors::Config),
+    Cert(monitors::Cert),
+    Join(join::Join),
     Log(monitors::Log),
     Watch(monitors::Watch),
     Cluster(cluster::Noun),
@@ -102,6 +105,8 @@ impl Run for Noun {
             Noun::Pg(noun) => noun.run(out),
             Noun::Bench(noun) => noun.run(out),
             Noun::Config(noun) => noun.run(out),
+            Noun::Cert(noun) => noun.run(out),
+            Noun::Join(verb) => verb.run(out),
             Noun::Log(verb) => verb.run(out),
             Noun::Watch(verb) => verb.run(out),
             Noun::Cluster(noun) => noun.run(out),

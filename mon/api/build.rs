@@ -2,8 +2,13 @@
 
 use std::error::Error;
 
-const FILES: [&str; 4] =
-    ["nacre/mon/v1/command.proto", "nacre/mon/v1/mon.proto", "nacre/mon/v1/raft.proto", "nacre/mon/v1/store.proto"];
+const FILES: [&str; 5] = [
+    "nacre/mon/v1/command.proto",
+    "nacre/mon/v1/identity.proto",
+    "nacre/mon/v1/mon.proto",
+    "nacre/mon/v1/raft.proto",
+    "nacre/mon/v1/store.proto",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = "../../proto/proto";

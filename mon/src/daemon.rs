@@ -2,7 +2,8 @@
 //!
 //! The data folder holds `tls/` (identity and trusted authorities), `store/` and two markers: `bootstrap.toml`, written
 //! by whoever makes a cluster, names the first quorum and goes away once it stands; `joining` says that the store is
-//! new and its monitor has yet to be let in. Without either, what the store says is all that counts: a store that is
+//! new and its monitor has yet to be let in. Further `seal.key`, the key to the authority's key, and `authority.sealed`,
+//! a copy of what the state holds; `birth`, the authority and the first certificates, until the state has them. Without either, what the store says is all that counts: a store that is
 //! missing or damaged never leads to a second first quorum, its monitor asks the others for a new incarnation.
 
 use std::collections::BTreeMap;
@@ -14,7 +15,9 @@ use std::time::Duration;
 
 use nacre_maps::ClusterMap;
 use nacre_mon_api::channel::LARGEST_MESSAGE;
+use nacre_mon_api::v1::cert_server::CertServer;
 use nacre_mon_api::v1::change_quorum_request::Change;
+use nacre_mon_api::v1::join_server::JoinServer;
 use nacre_mon_api::v1::mon_server::MonServer;
 use nacre_mon_api::v1::raft_server::RaftServer;
 use nacre_mon_api::{MonClient, v1};
@@ -27,10 +30,13 @@ use nacre_proto::status::Status;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
+use crate::identity::office::Office;
+use crate::keys;
 use crate::node::{Elsewhere, Node, now_ms};
 use crate::raft::network::Peers;
 use crate::raft::{Member, NodeId};
-use crate::service::listen::members;
+use crate::service::cert::{CertService, JoinService};
+use crate::service::listen::accept;
 use crate::service::mon::MonService;
 use crate::service::raft::RaftService;
 use crate::service::{Door, ON_BEHALF_OF};
@@ -39,6 +45,9 @@ use crate::state::events::AUDIT;
 use crate::state::hub::Hub;
 use crate::state::machine::Machine;
 use crate::store::{Identity, Store, StoreError, committer_thread};
+
+/// The largest message a newcomer may send: a signing request and a token.
+const LARGEST_JOIN: usize = 64 << 10;
 
 /// Refusals that may wait to be written into the cluster log.
 const REFUSALS: usize = 256;
@@ -54,6 +63,9 @@ nacre_net::options! {
         data: PathBuf = "/var/lib/nacre/mon".into(), restart;
         /// Where the monitors are, separated by commas; itself may be among them.
         monitors: String = String::new(), restart;
+        /// Where the key to the authority's key is kept, if not in the data folder: for example where systemd puts
+        /// credentials.
+        seal_key: Option<PathBuf> = None, restart;
     }
 }
 
@@ -68,6 +80,8 @@ pub struct Config {
     pub data: PathBuf,
     /// Where the monitors are; itself may be among them.
     pub monitors: Vec<SocketAddr>,
+    /// Where the key to the authority's key is.
+    pub seal_key: PathBuf,
 }
 
 /// The first quorum of a new cluster.
@@ -127,6 +141,9 @@ pub enum DaemonError {
         /// Where they should be.
         path: PathBuf,
     },
+    /// The seal key.
+    #[error(transparent)]
+    Seal(#[from] keys::KeysError),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] tls::TlsError),
@@ -175,7 +192,8 @@ impl Config {
             options.monitors.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::parse).collect();
         let monitors =
             monitors.map_err(|error| DaemonError::Option { name: "monitors", problem: format!("{error}") })?;
-        Ok(Config { mon, address, data: options.data.clone(), monitors })
+        let seal_key = options.seal_key.clone().unwrap_or_else(|| options.data.join("seal.key"));
+        Ok(Config { mon, address, data: options.data.clone(), monitors, seal_key })
     }
 }
 
@@ -207,8 +225,10 @@ pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
     let credentials = Credentials::new(&stored.pair, &authority)?;
     let cluster = credentials.identity().cluster;
     let trust = Trust::new(cluster, stored.authorities)?;
+    let seal = keys::load_seal(&config.seal_key)?;
     let client = TlsClient::new(trust.clone(), credentials.clone(), tls::ALPN_GRPC)?;
-    let server = TlsServer::new(trust.clone(), credentials, &[tls::ALPN_GRPC])?;
+    let server =
+        TlsServer::new(trust.clone(), credentials.clone(), &[tls::ALPN_GRPC])?.with_newcomers(credentials.clone())?;
 
     // Before anything else is touched: a second monitor on this folder or place must not get far.
     let listener = TcpListener::bind(config.address)
@@ -236,15 +256,28 @@ pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
 
     let (audit, refusals, lost) = ChannelAudit::new(REFUSALS);
     let gate = Gate::new(Service::Mon, Arc::new(audit));
-    let door = Door { gate: gate.clone(), trust };
+    let door = Door { gate: gate.clone(), trust: trust.clone() };
+    let office = Arc::new(Office::new(node.clone(), cluster, seal));
+    let cert = CertServer::new(CertService { office: office.clone(), door: door.clone() });
+    let join_members = JoinServer::new(JoinService { office: office.clone(), door: door.clone() });
+    let join_newcomers = join_members.clone().max_decoding_message_size(LARGEST_JOIN);
     let mon = MonServer::new(MonService { node: node.clone(), door: door.clone() })
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(LARGEST_MESSAGE);
-    let raft = RaftServer::new(RaftService { node: node.clone(), door })
+    let raft = RaftServer::new(RaftService { node: node.clone(), door, office: office.clone() })
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(LARGEST_MESSAGE);
     tokio::spawn(crate::leader::plan(node.clone()));
     tokio::spawn(write_refusals(node.clone(), refusals, lost));
+    keys::keep(keys::Around {
+        config: config.clone(),
+        office,
+        trust,
+        credentials,
+        client: client.clone(),
+        registry: around.registry.clone(),
+        admin: around.admin.clone(),
+    });
 
     if let Some(quorum) = opened.bootstrap {
         node.bootstrap(quorum).await.map_err(DaemonError::Consensus)?;
@@ -256,13 +289,23 @@ pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
     }
     around.ready(&format!("node {:x} at {}", identity.node, config.address));
     let (ended, mut ending) = tokio::sync::watch::channel(false);
+    let (members, newcomers) = accept(listener, server, gate);
     let serving = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .add_service(mon)
         .add_service(raft)
-        .serve_with_incoming_shutdown(members(listener, server, gate), async move {
+        .add_service(cert)
+        .add_service(join_members)
+        .serve_with_incoming_shutdown(members, async move {
             let _ = ending.wait_for(|ended| *ended).await;
         });
+    tokio::spawn(
+        tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .max_concurrent_streams(4)
+            .add_service(join_newcomers)
+            .serve_with_incoming(newcomers),
+    );
     tokio::pin!(serving);
     tokio::select! {
         served = &mut serving => served?,

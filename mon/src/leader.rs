@@ -48,7 +48,7 @@ pub struct Usage {
 
 impl Node {
     /// Whether this monitor leads; where to go if not.
-    async fn leads(&self) -> Result<(), Elsewhere> {
+    pub(crate) async fn leads(&self) -> Result<(), Elsewhere> {
         if self.raft.is_leader() {
             return Ok(());
         }

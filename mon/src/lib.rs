@@ -4,6 +4,8 @@
 //! - [`store`]: log, ballot and snapshots on RocksDB; recognises what a disk has lost.
 //! - [`backup`]: the state in a file, and a quorum out of it.
 //! - [`daemon`]: the process around it all.
+//! - [`identity`]: who belongs to the cluster; the authority.
+//! - [`keys`]: the keys of one monitor: its certificate, the seal, what it trusts.
 //! - [`leader`]: what the leading monitor does by itself.
 //! - [`node`]: a running monitor.
 //! - [`service`]: what it serves over gRPC, and to whom.
@@ -16,6 +18,8 @@
 
 pub mod backup;
 pub mod daemon;
+pub mod identity;
+pub mod keys;
 pub mod leader;
 pub mod node;
 pub mod raft;

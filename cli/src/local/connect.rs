@@ -1,14 +1,23 @@
 //! The way from an operator's verb to the monitors: as `client.admin` of the data folder.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nacre_mon_api::MonClient;
+use nacre_net::identity::renewal::Due;
+use nacre_net::identity::{Renewal, UnixTime};
+use nacre_net::metrics::Registry;
+use nacre_net::tls::renew::Keeper;
 use nacre_net::tls::{self, Credentials, TlsClient, Trust, files};
 use tokio::runtime::Runtime;
 
 use super::{ConfigArg, Layout, provision};
 use crate::cluster::load;
+
+/// How long a renewal may hold a verb up.
+const RENEWAL: Duration = Duration::from_secs(2);
 
 /// A handle on the monitors, and the runtime it lives in.
 pub(crate) struct Connected {
@@ -41,7 +50,7 @@ pub(crate) fn connect(config: &ConfigArg, patience: Duration) -> anyhow::Result<
     let authority = stored.authorities.first().cloned().context("no authority beside the identity")?;
     let credentials = Credentials::new(&stored.pair, &authority)?;
     let trust = Trust::new(credentials.identity().cluster, stored.authorities)?;
-    let tls = TlsClient::new(trust, credentials, tls::ALPN_GRPC)?;
+    let tls = TlsClient::new(trust.clone(), credentials.clone(), tls::ALPN_GRPC)?;
     let known = provision::monitors(&loaded.cluster)?;
     let addresses = known.iter().map(|monitor| monitor.address.to_string());
     let runtime = nacre_net::daemon::current_thread_runtime()?;
@@ -50,5 +59,24 @@ pub(crate) fn connect(config: &ConfigArg, patience: Duration) -> anyhow::Result<
         let _inside = runtime.enter();
         MonClient::new(&tls, addresses, patience)
     };
+    renew(&runtime, &monitors, &trust, credentials, folder);
     Ok(Connected { runtime, monitors, cluster: loaded.cluster.name.value.0.clone(), known, tls })
+}
+
+/// Renews the administrator's certificate when it is due, as a daemon does its own: whoever uses it keeps it. What comes
+/// in between is tried again by the next verb.
+fn renew(runtime: &Runtime, monitors: &MonClient, trust: &Arc<Trust>, own: Arc<Credentials>, folder: PathBuf) {
+    if Renewal::of(&own.identity()).due(UnixTime::now()) != Due::Renew {
+        return;
+    }
+    let keeper = Keeper {
+        own,
+        trust: trust.clone(),
+        folder: Some(folder),
+        registry: Registry::new("client"),
+        now: Arc::default(),
+        clock: UnixTime::now,
+    };
+    let ask = |request| monitors.renew(request);
+    let _given_up = runtime.block_on(async { tokio::time::timeout(RENEWAL, keeper.once(ask)).await });
 }

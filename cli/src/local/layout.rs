@@ -7,11 +7,6 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Layout(pub(crate) PathBuf);
 
 impl Layout {
-    /// Keys of the cluster's certificate authority.
-    pub(crate) fn authority(&self) -> PathBuf {
-        self.0.join("authority")
-    }
-
     /// Keys of `client.admin`.
     pub(crate) fn admin(&self) -> PathBuf {
         self.0.join("admin")

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nacre_mon::daemon::{Bootstrap, BootstrapMember};
-use nacre_net::identity::{Authority, Caps, ClusterId, Grant, Kind, Name, UnixTime};
+use nacre_mon::keys;
+use nacre_net::identity::{Authority, Caps, ClusterId, Grant, Keypair, Kind, Name, SealKey, UnixTime};
 use nacre_net::tls::files;
 use nacre_proto::ids::{MonId, OsdId, Uuid};
 use nacre_store::{DiskStore, FormatOptions};
@@ -165,27 +166,35 @@ pub(crate) fn provision(cluster: &Cluster, layout: &Layout) -> anyhow::Result<()
     let monitors = monitors(cluster)?;
     let first_time = !layout.provisioned().exists();
     let cluster_id = cluster_id(layout, first_time)?;
-    let authority = authority(layout, cluster_id, first_time)?;
+    let authority = authority(layout, cluster_id, &monitors, first_time)?;
     let addresses: Vec<SocketAddr> = monitors.iter().map(|monitor| monitor.address).collect();
 
-    identity(&authority, &layout.admin(), Name::new(Kind::Client, "admin")?, Caps::all())?;
+    let admin = identity(&authority, &layout.admin(), Name::new(Kind::Client, "admin")?, Caps::all())?;
+    let mut first = vec![admin];
     for monitor in &monitors {
         let folder = layout.daemon(&monitor.name);
-        identity(&authority, &folder.join("tls"), Name::mon(MonId(monitor.id)), Caps::of_daemon(Kind::Mon))?;
+        let made = identity(&authority, &folder.join("tls"), Name::mon(MonId(monitor.id)), Caps::of_daemon(Kind::Mon))?;
+        first.push(made);
         let config = File {
             mon: Section { listen: monitor.address, data: absolute(&folder)?, monitors: addresses.clone() },
             all: All { run_dir: absolute(&layout.0.join("run"))?, log_level: "info,openraft=error" },
         };
         write_whole(&layout.monitor_config(&monitor.name), toml::to_string(&config)?.as_bytes())?;
-        if first_time {
-            let members =
-                monitors.iter().map(|monitor| BootstrapMember { mon: monitor.id, address: monitor.address }).collect();
-            let bootstrap = toml::to_string(&Bootstrap { members })?;
-            write_whole(&folder.join("bootstrap.toml"), bootstrap.as_bytes())?;
-        }
     }
     provision_osds(cluster, layout, &authority)?;
     if first_time {
+        let Source::Made(authority) = &authority else { bail!("no authority was made") };
+        // Who has a monitor's data folder has this key, and with it the authority; backups and stores alone have not.
+        let seal = SealKey::random();
+        let members =
+            monitors.iter().map(|monitor| BootstrapMember { mon: monitor.id, address: monitor.address }).collect();
+        let bootstrap = toml::to_string(&Bootstrap { members })?;
+        for monitor in &monitors {
+            let folder = layout.daemon(&monitor.name);
+            keys::store_seal(&folder.join("seal.key"), &seal)?;
+            keys::store_birth(&folder, authority, &seal, &first)?;
+            write_whole(&folder.join("bootstrap.toml"), bootstrap.as_bytes())?;
+        }
         write_whole(&layout.provisioned(), b"identities and the first quorum were written by `nacre up`\n")?;
     }
     Ok(())
@@ -208,35 +217,69 @@ fn cluster_id(layout: &Layout, first_time: bool) -> anyhow::Result<ClusterId> {
     }
 }
 
-fn authority(layout: &Layout, cluster: ClusterId, first_time: bool) -> anyhow::Result<Authority> {
-    let folder = layout.authority();
-    if let Some(stored) = files::load(&folder)? {
-        return Ok(Authority::open(cluster, stored.pair)?);
-    }
-    if !first_time {
-        bail!(
-            "{} has lost the cluster's authority: restore that folder, no identity can be made without it",
-            folder.display()
-        );
-    }
-    let authority = Authority::create(cluster, UnixTime::now(), 10 * YEAR)?;
-    files::store(&folder, authority.keypair(), &[authority.certificate().to_vec()])?;
-    Ok(authority)
+/// Who signs.
+enum Source {
+    /// Made now, with the cluster; not written anywhere but sealed.
+    Made(Authority),
+    /// Kept by the monitors: opened only if a certificate has to be made while they do not run.
+    Kept(ClusterId, Vec<PathBuf>),
 }
 
-/// An identity in a folder, made unless it is there and good for a while yet.
-fn identity(authority: &Authority, folder: &Path, name: Name, caps: Caps) -> anyhow::Result<()> {
-    let now = UnixTime::now();
-    if let Some(stored) = files::load(folder)? {
-        let held = nacre_net::identity::Identity::from_der(&stored.pair.certificate)?;
-        if held.name != name || held.cluster != authority.cluster() {
-            bail!("{} holds the identity of {} of cluster {}", folder.display(), held.name, held.cluster);
-        }
-        if held.not_after > now.after(YEAR / 12) {
-            return Ok(());
+impl Source {
+    fn cluster(&self) -> ClusterId {
+        match self {
+            Source::Made(authority) => authority.cluster(),
+            Source::Kept(cluster, _) => *cluster,
         }
     }
-    let pair = authority.issue(&Grant { name, caps, generation: 1 }, now, YEAR / 2)?;
-    files::store(folder, &pair, &[authority.certificate().to_vec()])?;
-    Ok(())
+
+    fn issue(&self, grant: &Grant) -> anyhow::Result<(Keypair, Vec<u8>)> {
+        let sign = |authority: &Authority| -> anyhow::Result<(Keypair, Vec<u8>)> {
+            Ok((authority.issue(grant, UnixTime::now(), YEAR / 2)?, authority.certificate().to_vec()))
+        };
+        match self {
+            Source::Made(authority) => sign(authority),
+            Source::Kept(cluster, folders) => {
+                for folder in folders {
+                    if let Some(authority) = keys::reissue(folder, &folder.join("seal.key"), *cluster)? {
+                        return sign(&authority);
+                    }
+                }
+                bail!(
+                    "{} needs a certificate, and no monitor's folder here has authority.sealed and seal.key: restore one, \
+                     or let it join (`nacre cert token {}` where the cluster runs)",
+                    grant.name,
+                    grant.name
+                )
+            }
+        }
+    }
+}
+
+fn authority(layout: &Layout, cluster: ClusterId, monitors: &[Monitor], first_time: bool) -> anyhow::Result<Source> {
+    if first_time {
+        return Ok(Source::Made(Authority::create(cluster, UnixTime::now(), 10 * YEAR)?));
+    }
+    Ok(Source::Kept(cluster, monitors.iter().map(|monitor| layout.daemon(&monitor.name)).collect()))
+}
+
+/// An identity in a folder, made unless it is there and has not ended; the daemon itself renews it. Gives the
+/// certificate.
+fn identity(source: &Source, folder: &Path, name: Name, caps: Caps) -> anyhow::Result<Vec<u8>> {
+    let mut generation = 1;
+    // What an attempt that was cut short left was signed by an authority that is lost.
+    let anew = matches!(source, Source::Made(_));
+    if let Some(stored) = files::load(folder)?.filter(|_| !anew) {
+        let held = nacre_net::identity::Identity::from_der(&stored.pair.certificate)?;
+        if held.name != name || held.cluster != source.cluster() {
+            bail!("{} holds the identity of {} of cluster {}", folder.display(), held.name, held.cluster);
+        }
+        if held.not_after > UnixTime::now() {
+            return Ok(stored.pair.certificate);
+        }
+        generation = held.generation;
+    }
+    let (pair, authority) = source.issue(&Grant { name, caps, generation })?;
+    files::store(folder, &pair, &[authority])?;
+    Ok(pair.certificate)
 }

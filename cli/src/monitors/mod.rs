@@ -3,6 +3,7 @@
 //! - [`mon`]: `nacre mon`, with [`run`] the daemon. [`status`]: the first page. [`pool`], [`config`], [`osd`], [`log`].
 
 mod backup;
+mod cert;
 mod config;
 mod log;
 mod mon;
@@ -25,6 +26,7 @@ use crate::local::{ConfigArg, Connected, connect};
 use crate::output::{JsonFlag, Out};
 use crate::run::Verdict;
 
+pub(crate) use cert::Noun as Cert;
 pub(crate) use config::Noun as Config;
 pub(crate) use log::{Log, Watch};
 pub(crate) use mon::Noun as Mon;

@@ -84,6 +84,14 @@ pub const SETTINGS: &[Setting] = &[
         "What daemons write into their logs.",
     ),
     setting(
+        "mon.cert_lifetime",
+        span(10 * SECOND, 365 * DAY),
+        "30d",
+        &[Mon],
+        true,
+        "How long certificates live. Each daemon renews its own at two thirds of it.",
+    ),
+    setting(
         "mon.down.adaptive",
         Kind::Switch,
         "true",

@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 use crate::channel::{LARGEST_MESSAGE, channel};
 use crate::status::from_grpc;
 use crate::v1;
+use crate::v1::cert_client::CertClient;
 use crate::v1::mon_client::MonClient as Stub;
 
 /// How long one monitor gets before the next is asked.
@@ -135,6 +136,27 @@ impl MonClient {
         .await
     }
 
+    /// The caller's own next certificate, for a signing request in DER.
+    pub async fn renew(&self, request: Vec<u8>) -> Result<Vec<u8>, Status> {
+        let request = v1::RenewRequest { request: request.into(), ..Default::default() };
+        let reply = self.identities(|mut stub| {
+            let request = request.clone();
+            async move { stub.renew(request).await }
+        });
+        match reply.await?.answer {
+            Some(v1::join_reply::Answer::Certificate(certificate)) => Ok(certificate.to_vec()),
+            _ => Err(Status::new(Code::Internal, "the monitors answered a renewal with no certificate")),
+        }
+    }
+
+    /// Asks about identities, as [`MonClient::ask`] does.
+    pub async fn identities<T, F>(&self, call: impl Fn(CertClient<Channel>) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
+        self.ask_at(|channel| call(CertClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE))).await
+    }
+
     /// All of the state.
     pub async fn backup(&self) -> Result<Streaming<v1::BackupPart>, Status> {
         self.ask(|mut stub| async move { stub.backup(v1::BackupRequest {}).await }).await
@@ -145,6 +167,20 @@ impl MonClient {
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
+        self.ask_at(|channel| {
+            call(
+                Stub::new(channel)
+                    .max_decoding_message_size(LARGEST_MESSAGE)
+                    .max_encoding_message_size(LARGEST_MESSAGE),
+            )
+        })
+        .await
+    }
+
+    async fn ask_at<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    {
         let started = Instant::now();
         let mut pause = Duration::from_millis(20);
         let mut last = Status::new(Code::Unavailable, "no monitor is known: name one");
@@ -152,11 +188,8 @@ impl MonClient {
             for turn in 0..self.monitors.len() {
                 let index = (self.preferred.load(Ordering::Relaxed) + turn) % self.monitors.len();
                 let Some((address, channel)) = self.monitors.get(index) else { continue };
-                let stub = Stub::new(channel.clone())
-                    .max_decoding_message_size(LARGEST_MESSAGE)
-                    .max_encoding_message_size(LARGEST_MESSAGE);
                 let patience = self.patience.saturating_sub(started.elapsed()).min(ATTEMPT);
-                match tokio::time::timeout(patience, call(stub)).await {
+                match tokio::time::timeout(patience, call(channel.clone())).await {
                     Ok(Ok(reply)) => {
                         self.preferred.store(index, Ordering::Relaxed);
                         return Ok(reply.into_inner());

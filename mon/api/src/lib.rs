@@ -6,6 +6,7 @@
 
 pub mod channel;
 pub mod client;
+pub mod join;
 pub mod status;
 
 pub use client::MonClient;

@@ -1,26 +1,96 @@
-//! Accepts connections: TLS first, each handshake in a task of its own so that a slow stranger delays nobody.
+//! Accepts connections: TLS first, each handshake in a task of its own so that a slow stranger delays nobody. A member's
+//! connection ends when the member is no longer believed (revoked, or its certificate has ended), also in the middle of
+//! a stream; a newcomer's, that may only ask to join, ends soon by itself.
 
+use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use nacre_net::identity::gate::Caller;
 use nacre_net::identity::{Denied, Gate, Identity, Service};
-use nacre_net::tls::{Accepted, TlsServer};
+use nacre_net::tls::{Accepted, TlsServer, Trust};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
+use super::cert::Stranger;
+
 /// Handshakes under way at once; more strangers than that wait in the kernel's queue.
 const HANDSHAKES: usize = 64;
+
+/// Newcomers served at once.
+const NEWCOMERS: usize = 32;
+/// How long a newcomer's connection lives. One that waits for an operator comes back.
+const NEWCOMER_LIFE: Duration = Duration::from_secs(30);
 
 /// A connection of a member.
 pub struct MemberStream {
     stream: Box<dyn Duplex>,
     identity: Arc<Identity>,
+    /// Ends when the connection has to.
+    doubted: Pin<Box<dyn Future<Output = io::Error> + Send>>,
+    over: bool,
+}
+
+impl MemberStream {
+    /// Whether the peer is still believed. Registers the task that polls, so the end of belief wakes it.
+    fn believed(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.over {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        match self.doubted.as_mut().poll(cx) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(error) => {
+                self.over = true;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A connection of a newcomer.
+pub struct NewcomerStream {
+    stream: Box<dyn Duplex>,
+    from: SocketAddr,
+    end: Pin<Box<tokio::time::Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connected for NewcomerStream {
+    type ConnectInfo = Stranger;
+
+    fn connect_info(&self) -> Stranger {
+        Stranger(self.from)
+    }
+}
+
+impl AsyncRead for NewcomerStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.end.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for NewcomerStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -36,6 +106,8 @@ impl Connected for MemberStream {
 
 impl AsyncRead for MemberStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // The server reads all the time, so this is looked at all the time.
+        self.believed(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -66,9 +138,18 @@ impl AsyncWrite for MemberStream {
     }
 }
 
-/// Members that connect, as tonic takes them. Ends when its reader does.
-pub fn members(listener: TcpListener, tls: TlsServer, gate: Gate) -> ReceiverStream<io::Result<MemberStream>> {
+/// Those who connect, as tonic takes them.
+pub type Accepting<T> = ReceiverStream<io::Result<T>>;
+
+/// Members and newcomers that connect. Ends when the reader of the members does.
+pub fn accept(
+    listener: TcpListener,
+    tls: TlsServer,
+    gate: Gate,
+) -> (Accepting<MemberStream>, Accepting<NewcomerStream>) {
     let (to, accepted) = mpsc::channel(16);
+    let (to_newcomers, newcomers) = mpsc::channel(4);
+    let places = Arc::new(Semaphore::new(NEWCOMERS));
     tokio::spawn(async move {
         let room = Arc::new(Semaphore::new(HANDSHAKES));
         loop {
@@ -82,20 +163,28 @@ pub fn members(listener: TcpListener, tls: TlsServer, gate: Gate) -> ReceiverStr
                 Err(error) => {
                     // Out of descriptors, most likely: others may give some back.
                     tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
             let (tls, to, gate) = (tls.clone(), to.clone(), gate.clone());
+            let (to_newcomers, places) = (to_newcomers.clone(), places.clone());
             tokio::spawn(async move {
                 let _ = stream.set_nodelay(true);
                 match tls.accept(stream).await {
                     Ok(Accepted::Member(stream, identity)) => {
                         drop(permit);
-                        let _ = to.send(Ok(MemberStream { stream, identity })).await;
+                        let doubted = doubt(tls.trust().clone(), identity.clone(), gate);
+                        let member = MemberStream { stream, identity, doubted: Box::pin(doubted), over: false };
+                        let _ = to.send(Ok(member)).await;
                     }
-                    Ok(Accepted::Newcomer(_)) => {
-                        tracing::debug!(%from, "newcomers are not served on this port");
+                    Ok(Accepted::Newcomer(stream)) => {
+                        drop(permit);
+                        // More than that are turned away at once: they come back.
+                        if let Ok(place) = places.try_acquire_owned() {
+                            let end = Box::pin(tokio::time::sleep(NEWCOMER_LIFE));
+                            let _ = to_newcomers.send(Ok(NewcomerStream { stream, from, end, _place: place })).await;
+                        }
                     }
                     Err(error) => {
                         gate.refuse(Denied {
@@ -109,5 +198,17 @@ pub fn members(listener: TcpListener, tls: TlsServer, gate: Gate) -> ReceiverStr
             });
         }
     });
-    ReceiverStream::new(accepted)
+    (ReceiverStream::new(accepted), ReceiverStream::new(newcomers))
+}
+
+/// Ends with the error that ends a member's connection, and says so in the audit.
+async fn doubt(trust: Arc<Trust>, identity: Arc<Identity>, gate: Gate) -> io::Error {
+    let error = trust.until_doubted(&identity).await;
+    gate.refuse(Denied {
+        who: Caller::Member(identity.name.clone()),
+        service: Service::Mon,
+        what: "stay connected".into(),
+        why: error.to_string(),
+    });
+    io::Error::new(io::ErrorKind::PermissionDenied, error)
 }

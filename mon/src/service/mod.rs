@@ -1,8 +1,9 @@
-//! What a monitor serves: [`raft`] to its peers, [`mon`] to everyone else, both over gRPC on one port.
+//! What a monitor serves: [`raft`] to its peers, [`mon`] and [`cert`] to everyone else, all over gRPC on one port.
 //!
 //! Every call names its caller: the identity in the certificate of its connection. A monitor that passes a call on adds
 //! the name it is for; only monitors are believed that.
 
+pub mod cert;
 pub mod listen;
 pub mod mon;
 pub mod raft;
@@ -15,6 +16,9 @@ use nacre_net::identity::{Denied, Gate, Identity, Kind, Ops, Service, UnixTime};
 use nacre_net::tls::Trust;
 use nacre_proto::ids::OsdId;
 use nacre_proto::status::{Code, Status};
+
+use crate::node::Elsewhere;
+use crate::raft::Member;
 
 /// The name a call is passed on for.
 pub const ON_BEHALF_OF: &str = "nacre-for";
@@ -56,16 +60,23 @@ impl Door {
 
     /// Lets in whoever may do `ops` with the monitors.
     pub fn admit<T>(&self, call: &str, ops: Ops, request: &tonic::Request<T>) -> Result<Guest, tonic::Status> {
-        let identity = self.identity(call, request)?;
+        let (guest, identity) = self.know(call, request)?;
         let access = nacre_net::identity::Access::new(Service::Mon, ops);
         self.gate
             .check(&identity, call, &access)
             .map_err(|denied| to_grpc(&Status::new(Code::Denied, denied.to_string())))?;
+        Ok(guest)
+    }
+
+    /// Who asks, for a call that needs no capability.
+    pub fn know<T>(&self, call: &str, request: &tonic::Request<T>) -> Result<(Guest, Arc<Identity>), tonic::Status> {
+        let identity = self.identity(call, request)?;
         let behalf = request.metadata().get(ON_BEHALF_OF).and_then(|value| value.to_str().ok());
-        Ok(match (identity.name.kind(), behalf) {
+        let guest = match (identity.name.kind(), behalf) {
             (Kind::Mon, Some(who)) => Guest { who: who.to_owned(), passed_on: true },
             _ => Guest { who: identity.name.to_string(), passed_on: false },
-        })
+        };
+        Ok((guest, identity))
     }
 
     /// Like [`Door::admit`], for a call that speaks for an OSD: only that OSD, an administrator or a monitor that passes
@@ -100,5 +111,26 @@ impl Door {
             why: "only monitors take part in consensus".into(),
         });
         Err(to_grpc(&Status::new(Code::Denied, denied.to_string())))
+    }
+}
+
+/// The call, as it is passed on for its caller.
+fn pass_on<T>(guest: &Guest, message: T) -> Result<tonic::Request<T>, tonic::Status> {
+    let mut request = tonic::Request::new(message);
+    let who = tonic::metadata::MetadataValue::try_from(guest.who.as_str())
+        .map_err(|error| to_grpc(&Status::new(Code::Internal, error.to_string())))?;
+    request.metadata_mut().insert(ON_BEHALF_OF, who);
+    Ok(request)
+}
+
+/// The leader to pass a call on to. A call is passed on once: two monitors that each take the other for the leader
+/// would pass it on for ever.
+fn leader(guest: &Guest, elsewhere: Elsewhere) -> Result<Member, tonic::Status> {
+    match elsewhere {
+        Elsewhere::Failed(status) => Err(to_grpc(&status)),
+        Elsewhere::Leader(_, leader) if guest.passed_on => {
+            Err(to_grpc(&Status::new(Code::NotLeader, format!("the leader has changed again, now mon.{}", leader.mon))))
+        }
+        Elsewhere::Leader(_, leader) => Ok(leader),
     }
 }

@@ -16,12 +16,11 @@ use nacre_proto::status::{Code, Status};
 use nacre_proto::v1::{FailureReply, FailureReports, OsdBeacon, OsdBeaconReply};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response};
 
-use super::{Door, Guest, ON_BEHALF_OF};
-use crate::node::{Elsewhere, Node};
+use super::{Door, leader, pass_on};
+use crate::node::Node;
 use crate::raft::Member;
 use crate::state::hub::Step;
 
@@ -82,28 +81,6 @@ impl MonService {
             .max_decoding_message_size(LARGEST_MESSAGE)
             .max_encoding_message_size(LARGEST_MESSAGE)
     }
-
-    /// The call, as it is passed on for its caller.
-    fn for_guest<T>(guest: &Guest, message: T) -> Result<Request<T>, tonic::Status> {
-        let mut request = Request::new(message);
-        let who = MetadataValue::try_from(guest.who.as_str())
-            .map_err(|error| to_grpc(&Status::new(Code::Internal, error.to_string())))?;
-        request.metadata_mut().insert(ON_BEHALF_OF, who);
-        Ok(request)
-    }
-
-    /// The leader to pass a call on to. A call is passed on once: two monitors that each take the other for the leader
-    /// would pass it on for ever.
-    fn leader(guest: &Guest, elsewhere: Elsewhere) -> Result<Member, tonic::Status> {
-        match elsewhere {
-            Elsewhere::Failed(status) => Err(to_grpc(&status)),
-            Elsewhere::Leader(_, leader) if guest.passed_on => Err(to_grpc(&Status::new(
-                Code::NotLeader,
-                format!("the leader has changed again, now mon.{}", leader.mon),
-            ))),
-            Elsewhere::Leader(_, leader) => Ok(leader),
-        }
-    }
 }
 
 #[tonic::async_trait]
@@ -114,14 +91,19 @@ impl Mon for MonService {
             self.door.admit("execute", Ops::READ, &request)?;
             return Err(to_grpc(&Status::new(Code::Unsupported, text)));
         };
+        if matches!(verb, Verb::Identity(_)) {
+            self.door.admit("identity change", Ops::ADMIN, &request)?;
+            let text = "identities are changed through `nacre cert`, which decides and signs";
+            return Err(to_grpc(&Status::new(Code::Refused, text)));
+        }
         let (name, ops) = verb_name(verb);
         let guest = self.door.admit_for(name, ops, spoken_for(verb), &request)?;
         let message = request.into_inner();
         match self.node.execute(guest.who.clone(), &message).await {
             Ok(reply) => Ok(Response::new(reply)),
             Err(elsewhere) => {
-                let leader = Self::leader(&guest, elsewhere)?;
-                self.onward(&leader).execute(Self::for_guest(&guest, message)?).await
+                let leader = leader(&guest, elsewhere)?;
+                self.onward(&leader).execute(pass_on(&guest, message)?).await
             }
         }
     }
@@ -167,8 +149,8 @@ impl Mon for MonService {
         match self.node.linearize().await {
             Ok(()) => Ok(Response::new(self.node.status(true))),
             Err(elsewhere) => {
-                let leader = Self::leader(&guest, elsewhere)?;
-                self.onward(&leader).status(Self::for_guest(&guest, message)?).await
+                let leader = leader(&guest, elsewhere)?;
+                self.onward(&leader).status(pass_on(&guest, message)?).await
             }
         }
     }
@@ -229,8 +211,8 @@ impl Mon for MonService {
         match self.node.change_quorum(change).await {
             Ok(reply) => Ok(Response::new(reply)),
             Err(elsewhere) => {
-                let leader = Self::leader(&guest, elsewhere)?;
-                self.onward(&leader).change_quorum(Self::for_guest(&guest, message)?).await
+                let leader = leader(&guest, elsewhere)?;
+                self.onward(&leader).change_quorum(pass_on(&guest, message)?).await
             }
         }
     }
@@ -242,8 +224,8 @@ impl Mon for MonService {
         match self.node.beacon(message.clone()).await {
             Ok(reply) => Ok(Response::new(reply)),
             Err(elsewhere) => {
-                let leader = Self::leader(&guest, elsewhere)?;
-                self.onward(&leader).beacon(Self::for_guest(&guest, message)?).await
+                let leader = leader(&guest, elsewhere)?;
+                self.onward(&leader).beacon(pass_on(&guest, message)?).await
             }
         }
     }
@@ -255,8 +237,8 @@ impl Mon for MonService {
         match self.node.report_failures(&message).await {
             Ok(reply) => Ok(Response::new(reply)),
             Err(elsewhere) => {
-                let leader = Self::leader(&guest, elsewhere)?;
-                self.onward(&leader).report_failures(Self::for_guest(&guest, message)?).await
+                let leader = leader(&guest, elsewhere)?;
+                self.onward(&leader).report_failures(pass_on(&guest, message)?).await
             }
         }
     }
@@ -266,8 +248,8 @@ impl Mon for MonService {
     async fn backup(&self, request: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, tonic::Status> {
         let guest = self.door.admit("backup", Ops::ADMIN, &request)?;
         if let Err(elsewhere) = self.node.linearize().await {
-            let leader = Self::leader(&guest, elsewhere)?;
-            let parts = self.onward(&leader).backup(Self::for_guest(&guest, v1::BackupRequest {})?).await?.into_inner();
+            let leader = leader(&guest, elsewhere)?;
+            let parts = self.onward(&leader).backup(pass_on(&guest, v1::BackupRequest {})?).await?.into_inner();
             return Ok(Response::new(Box::pin(parts)));
         }
         let state = self.node.shared.read().encode();

@@ -1,6 +1,6 @@
 //! Consensus between monitors over gRPC: the answering side.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bytes::BytesMut;
 use nacre_mon_api::status::to_grpc;
@@ -11,6 +11,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, TransferLeader
 use tonic::{Request, Response, Streaming};
 
 use super::Door;
+use crate::identity::office::Office;
 use crate::node::Node;
 use crate::raft::convert::{self, ConvertError};
 use crate::raft::{Product, Snapshot};
@@ -25,6 +26,8 @@ pub struct RaftService {
     pub node: Arc<Node>,
     /// Who may call.
     pub door: Door,
+    /// Who has the seal key.
+    pub office: Arc<Office>,
 }
 
 fn garbled(error: ConvertError) -> tonic::Status {
@@ -134,5 +137,15 @@ impl Raft for RaftService {
         let transfer = TransferLeaderRequest::new(from, request.to, last);
         let accepted = self.node.raft.handle_transfer_leader(transfer).await.map_err(failed)?.is_ok();
         Ok(Response::new(v1::TransferReply { accepted }))
+    }
+
+    async fn seal_key(
+        &self,
+        request: Request<v1::SealKeyRequest>,
+    ) -> Result<Response<v1::SealKeyReply>, tonic::Status> {
+        self.door.admit_monitor("seal key", &request)?;
+        let held = self.office.seal.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let key = held.ok_or_else(|| to_grpc(&Status::new(Code::NotFound, "this monitor has no seal key either")))?;
+        Ok(Response::new(v1::SealKeyReply { key: key.reveal().to_string() }))
     }
 }

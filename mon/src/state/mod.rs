@@ -20,6 +20,7 @@ use nacre_proto::v1::MapCommand;
 use openraft::EntryPayload;
 use prost::Message;
 
+use crate::identity::{Identities, wire};
 use crate::raft::convert::{self, ConvertError};
 use crate::raft::{Entry, LogId, Membership, Outcome, Request, StoredMembership};
 use events::{AUDIT, CLUSTER, Events};
@@ -34,6 +35,9 @@ pub enum StateError {
     /// A message that makes no sense.
     #[error("monitor state makes no sense: {0}")]
     Convert(#[from] ConvertError),
+    /// Identities that are none.
+    #[error("monitor state: identities: {0}")]
+    Identities(#[from] wire::WireError),
     /// A map that is none.
     #[error("monitor state: {0}")]
     Map(#[from] nacre_maps::codec::DecodeError),
@@ -54,6 +58,8 @@ pub struct State {
     pub commands: u64,
     /// The cluster map.
     pub map: Arc<ClusterMap>,
+    /// Who belongs to the cluster.
+    pub identities: Identities,
 }
 
 /// What one entry did.
@@ -123,6 +129,7 @@ impl State {
                 Ok(Applied { outcome: Outcome { text: "noted".into(), ..Outcome::default() }, increments: Vec::new() })
             }
             v1::command::Verb::Map(command) => self.change_map(request, command),
+            v1::command::Verb::Identity(change) => self.identify(request, change),
         }
     }
 
@@ -145,6 +152,26 @@ impl State {
             outcome: Outcome { text: outcome.text, detail, ..Outcome::default() },
             increments: outcome.increments,
         })
+    }
+
+    /// Changes who belongs to the cluster; what is void because of it is named by the map.
+    fn identify(&mut self, request: &Request, sent: v1::IdentityChange) -> Result<Applied, Status> {
+        let change = wire::change_from(sent)
+            .map_err(|error| Status::new(Code::Invalid, format!("the change of identities makes no sense: {error}")))?;
+        let (line, void) = self.identities.apply(&change);
+        let asker = Asker { now: Stamp(request.at_ms), who: request.who.clone() };
+        let mut increments = Vec::new();
+        for held in void {
+            let until = Stamp(held.not_after.0.saturating_mul(1000));
+            let command = rules::Command::Revoke { serial: held.serial, until, why: line.clone().unwrap_or_default() };
+            let outcome = rules::execute(&self.map, &command, &asker).map_err(|error| error.status())?;
+            self.adopt(&outcome.increments);
+            increments.extend(outcome.increments);
+        }
+        if let Some(line) = &line {
+            self.log(request, AUDIT, "info", line.clone());
+        }
+        Ok(Applied { outcome: Outcome { text: line.unwrap_or_default(), ..Outcome::default() }, increments })
     }
 
     fn log(&mut self, request: &Request, channel: &str, level: &str, text: String) {
@@ -170,6 +197,7 @@ impl State {
             next_event,
             next_incarnation: 0,
             commands: self.commands,
+            identities: Some(self.identities.encode()),
         };
         message.encode_to_vec().into()
     }
@@ -184,6 +212,7 @@ impl State {
             events: Events::decode(message.events, message.next_event),
             commands: message.commands,
             map: Arc::new(ClusterMap::decode(&message.map)?),
+            identities: Identities::decode(message.identities)?,
         })
     }
 }

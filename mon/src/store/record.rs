@@ -38,6 +38,10 @@ pub enum Kind {
     Snapshot = 7,
     /// A backup of a monitor.
     Backup = 8,
+    /// The authority and first certificates of a new cluster.
+    Birth = 9,
+    /// The authority with its key sealed.
+    Authority = 10,
 }
 
 /// Why bytes are not the record they should be.

@@ -75,11 +75,11 @@ impl TlsClient {
 }
 
 /// Connects to a monitor without a certificate, knowing only the fingerprint of the authority from a join token. Gives
-/// the stream and the authority's certificate, which is to be trusted from now on.
+/// the stream, the authority's certificate, which is to be trusted from now on, and the monitor.
 pub async fn connect_newcomer<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     authority: [u8; 32],
-) -> Result<(TlsStream<S>, Vec<u8>), TlsError> {
+) -> Result<(TlsStream<S>, Vec<u8>, Identity), TlsError> {
     let config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|e| TlsError::Setup(e.to_string()))?
@@ -93,7 +93,10 @@ pub async fn connect_newcomer<S: AsyncRead + AsyncWrite + Unpin>(
         .find(|cert| crate::identity::join::authority_fingerprint(cert) == authority)
         .ok_or(PeerError::ForeignAuthority)?
         .to_vec();
-    Ok((stream, pinned))
+    // Others serve as well, but only a monitor may see a token.
+    let monitor = Identity::from_der(chain.first().ok_or(PeerError::NoCertificate)?).map_err(PeerError::from)?;
+    Expect::Kind(Kind::Mon).check(&monitor)?;
+    Ok((stream, pinned, monitor))
 }
 
 fn connector(mut config: ClientConfig, protocol: &[u8]) -> TlsConnector {

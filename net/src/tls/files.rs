@@ -12,6 +12,7 @@ use crate::identity::Keypair;
 
 const IDENTITY: &str = "identity.pem";
 const AUTHORITY: &str = "authority.pem";
+const REQUEST: &str = "joining.pem";
 const LARGEST: u64 = 1 << 20;
 
 /// What goes wrong with the folder.
@@ -106,6 +107,50 @@ pub fn store(folder: &Path, pair: &Keypair, authorities: &[Vec<u8>]) -> Result<(
     let key = Zeroizing::new(pem::encode(&pem::Pem::new("PRIVATE KEY", pair.key.to_vec())));
     let text = Zeroizing::new(format!("{certificate}{}", *key));
     replace(folder, IDENTITY, text.as_bytes())
+}
+
+/// Writes the signing request of a newcomer that waits, and the key to it: it asks again with the same.
+pub fn store_request(folder: &Path, request: &[u8], key: &[u8]) -> Result<(), FilesError> {
+    std::fs::create_dir_all(folder).map_err(|source| FilesError::Io {
+        verb: "create",
+        path: folder.to_owned(),
+        source,
+    })?;
+    let request = pem::encode(&pem::Pem::new("CERTIFICATE REQUEST", request));
+    let key = Zeroizing::new(pem::encode(&pem::Pem::new("PRIVATE KEY", key)));
+    replace(folder, REQUEST, Zeroizing::new(format!("{request}{}", *key)).as_bytes())
+}
+
+/// A signing request and its key, as they were stored.
+pub type Waiting = (Vec<u8>, Zeroizing<Vec<u8>>);
+
+/// Reads the signing request of a newcomer that waits.
+pub fn load_request(folder: &Path) -> Result<Option<Waiting>, FilesError> {
+    let path = folder.join(REQUEST);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let (mut request, mut key) = (Vec::new(), Zeroizing::new(Vec::new()));
+    for block in blocks(&path)? {
+        match block.tag() {
+            "CERTIFICATE REQUEST" => request = block.into_contents(),
+            "PRIVATE KEY" => key = Zeroizing::new(block.into_contents()),
+            _ => return Err(FilesError::Content { path, why: "it holds more than a signing request and a key" }),
+        }
+    }
+    if request.is_empty() || key.is_empty() {
+        return Err(FilesError::Content { path, why: "it must hold a signing request and a private key" });
+    }
+    Ok(Some((request, key)))
+}
+
+/// Takes the signing request away: it was decided.
+pub fn clear_request(folder: &Path) -> Result<(), FilesError> {
+    let path = folder.join(REQUEST);
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(FilesError::Io { verb: "remove", path, source: e }),
+        _ => Ok(()),
+    }
 }
 
 fn replace(folder: &Path, name: &str, content: &[u8]) -> Result<(), FilesError> {

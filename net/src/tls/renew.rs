@@ -80,6 +80,15 @@ impl Keeper {
         }
     }
 
+    /// Renews once, now: for a process that does not live long.
+    pub async fn once<F, E>(&self, mut ask: impl FnMut(Vec<u8>) -> F) -> Result<(), String>
+    where
+        F: Future<Output = Result<Vec<u8>, E>>,
+        E: std::fmt::Display,
+    {
+        self.renew(&mut ask).await
+    }
+
     async fn renew<F, E>(&self, ask: &mut impl FnMut(Vec<u8>) -> F) -> Result<(), String>
     where
         F: Future<Output = Result<Vec<u8>, E>>,

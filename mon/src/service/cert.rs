@@ -1,0 +1,152 @@
+//! Identities over gRPC: for members ([`CertService`]) and for newcomers that have no certificate yet ([`JoinService`]).
+//! A follower passes every call on to the leader, which alone signs.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use nacre_mon_api::status::to_grpc;
+use nacre_mon_api::v1;
+use nacre_mon_api::v1::cert_client::CertClient;
+use nacre_mon_api::v1::cert_server::Cert;
+use nacre_mon_api::v1::join_client::JoinClient;
+use nacre_mon_api::v1::join_server::Join;
+use nacre_net::identity::gate::Caller;
+use nacre_net::identity::join::TokenId;
+use nacre_net::identity::{Denied, Kind, Ops, Service};
+use nacre_proto::status::{Code, Status};
+use tonic::{Request, Response};
+
+use super::{Door, leader, pass_on};
+use crate::identity::office::Office;
+use crate::node::Elsewhere;
+
+/// For members.
+#[derive(Clone)]
+pub struct CertService {
+    /// Who decides.
+    pub office: Arc<Office>,
+    /// Who may call.
+    pub door: Door,
+}
+
+macro_rules! done_or_passed_on {
+    ($this:ident, $guest:ident, $message:ident, $verb:ident, $done:expr) => {
+        match $done.await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(elsewhere) => {
+                let leader = leader(&$guest, elsewhere)?;
+                CertClient::new($this.office.node.peers.channel(&leader)).$verb(pass_on(&$guest, $message)?).await
+            }
+        }
+    };
+}
+
+#[tonic::async_trait]
+impl Cert for CertService {
+    async fn make_token(&self, request: Request<v1::TokenRequest>) -> Result<Response<v1::TokenReply>, tonic::Status> {
+        let guest = self.door.admit("cert token", Ops::ADMIN, &request)?;
+        let message = request.into_inner();
+        done_or_passed_on!(self, guest, message, make_token, self.office.make_token(guest.who.clone(), &message))
+    }
+
+    async fn drop_token(
+        &self,
+        request: Request<v1::DropTokenRequest>,
+    ) -> Result<Response<v1::CertReply>, tonic::Status> {
+        let guest = self.door.admit("cert drop-token", Ops::ADMIN, &request)?;
+        let message = request.into_inner();
+        done_or_passed_on!(
+            self,
+            guest,
+            message,
+            drop_token,
+            self.office.drop_token(guest.who.clone(), TokenId(message.id))
+        )
+    }
+
+    async fn list(&self, request: Request<v1::CertListRequest>) -> Result<Response<v1::CertListReply>, tonic::Status> {
+        let guest = self.door.admit("cert list", Ops::ADMIN, &request)?;
+        let message = request.into_inner();
+        done_or_passed_on!(self, guest, message, list, async {
+            self.office.node.linearize().await?;
+            Ok::<_, Elsewhere>(self.office.list())
+        })
+    }
+
+    async fn decide(&self, request: Request<v1::DecideRequest>) -> Result<Response<v1::CertReply>, tonic::Status> {
+        let verb = if request.get_ref().approve { "cert approve" } else { "cert deny" };
+        let guest = self.door.admit(verb, Ops::ADMIN, &request)?;
+        let message = request.into_inner();
+        done_or_passed_on!(self, guest, message, decide, self.office.decide(guest.who.clone(), &message))
+    }
+
+    async fn revoke(&self, request: Request<v1::RevokeNameRequest>) -> Result<Response<v1::CertReply>, tonic::Status> {
+        let guest = self.door.admit("cert revoke", Ops::ADMIN, &request)?;
+        let message = request.into_inner();
+        done_or_passed_on!(self, guest, message, revoke, self.office.revoke(guest.who.clone(), &message))
+    }
+
+    async fn set_caps(&self, request: Request<v1::SetCapsRequest>) -> Result<Response<v1::CertReply>, tonic::Status> {
+        let guest = self.door.admit("cert caps", Ops::ADMIN, &request)?;
+        let message = request.into_inner();
+        done_or_passed_on!(self, guest, message, set_caps, self.office.set_caps(guest.who.clone(), &message))
+    }
+
+    async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::JoinReply>, tonic::Status> {
+        // Whoever is believed may go on being believed: no capability is needed.
+        let (guest, identity) = self.door.know("cert renew", &request)?;
+        let mut message = request.into_inner();
+        if !guest.passed_on {
+            message.generation = identity.generation;
+            message.caps = identity.caps.to_string();
+        }
+        let name = guest.who.parse().map_err(|_| to_grpc(&Status::new(Code::Invalid, "not a name")))?;
+        done_or_passed_on!(self, guest, message, renew, self.office.renew(name, &message))
+    }
+}
+
+/// Where a newcomer calls from.
+#[derive(Clone, Copy, Debug)]
+pub struct Stranger(pub SocketAddr);
+
+/// For newcomers; monitors pass their calls on.
+#[derive(Clone)]
+pub struct JoinService {
+    /// Who decides.
+    pub office: Arc<Office>,
+    /// Where refusals are reported.
+    pub door: Door,
+}
+
+#[tonic::async_trait]
+impl Join for JoinService {
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinReply>, tonic::Status> {
+        let passed_on = match request.extensions().get::<Stranger>() {
+            Some(_) => false,
+            None => {
+                let (_, identity) = self.door.know("join", &request)?;
+                identity.name.kind() == Kind::Mon
+            }
+        };
+        let from = match request.extensions().get::<Stranger>() {
+            Some(Stranger(from)) => from.to_string(),
+            None => "passed on by a monitor".into(),
+        };
+        let message = request.into_inner();
+        match self.office.join(&message).await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(Elsewhere::Leader(_, leader)) if !passed_on => {
+                JoinClient::new(self.office.node.peers.channel(&leader)).join(message).await
+            }
+            Err(Elsewhere::Leader(..)) => Err(to_grpc(&Status::new(Code::NotLeader, "the leader has changed again"))),
+            Err(Elsewhere::Failed(status)) => {
+                if matches!(status.code, Code::Denied | Code::Invalid) {
+                    let who = Caller::Stranger(from);
+                    let denied = Denied { who, service: Service::Mon, what: "join".into(), why: status.text.clone() };
+                    self.door.gate.refuse(denied);
+                }
+                Err(to_grpc(&status))
+            }
+        }
+    }
+}

@@ -185,13 +185,29 @@ pub fn keep(around: Around) {
 }
 
 fn verbs(admin: &Verbs, credentials: &Arc<Credentials>, office: &Arc<Office>, now: &Arc<tokio::sync::Notify>) {
-    let (own, office) = (credentials.clone(), office.clone());
+    let (own, held) = (credentials.clone(), office.clone());
     admin.add("cert show", "the daemon's own certificate, and the authority's fingerprint", move |_| {
         let who = own.identity();
         let shown = serde_json::json!({
             "name": who.name, "caps": who.caps, "generation": who.generation, "serial": who.serial.to_string(),
-            "not_before": who.not_before, "not_after": who.not_after, "authority": office.fingerprint(),
+            "not_before": who.not_before, "not_after": who.not_after, "authority": held.fingerprint(),
         });
+        async move { Ok(shown) }
+    });
+    let node = office.node.clone();
+    admin.add("dump state", "this monitor's place in the quorum and what its state holds, as it sees it", move |_| {
+        let seen = node.status(false);
+        let shown = {
+            let state = node.shared.read();
+            serde_json::json!({
+                "mon": seen.mon, "node": format!("{:x}", seen.node), "role": seen.role, "term": seen.term,
+                "leader": seen.leader.map(|leader| format!("{leader:x}")), "applied": seen.applied,
+                "log_last": seen.log_last, "snapshot": seen.snapshot, "epoch": seen.epoch, "commands": seen.commands,
+                "events": seen.newest_event, "members": state.identities.desk.members.len(),
+                "tokens": state.identities.desk.tokens.len(), "requests": state.identities.desk.requests.len(),
+                "revoked": state.map.revoked.len(),
+            })
+        };
         async move { Ok(shown) }
     });
     let now = now.clone();

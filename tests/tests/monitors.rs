@@ -5,6 +5,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
+mod daemons;
+mod identities;
+
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -95,6 +98,20 @@ impl Cluster {
     fn pid(&self, mon: u64) -> Option<Pid> {
         let text = std::fs::read_to_string(self.data().join(format!("run/mon.{mon}.pid"))).ok()?;
         Pid::from_raw(text.trim().parse().ok()?)
+    }
+
+    /// The cluster's authority, as a thief would have it who got hold of a monitor's data folder.
+    fn authority(&self) -> nacre_net::identity::Authority {
+        use nacre_net::identity::{Authority, Keypair, SealKey};
+        use prost::Message;
+        let folder = self.data().join("mon.0");
+        let sealed = std::fs::read(folder.join("authority.sealed")).unwrap();
+        // Behind the header of a record.
+        let record = v1::AuthorityRecord::decode(&sealed[16..]).unwrap();
+        let seal = SealKey::read(&std::fs::read_to_string(folder.join("seal.key")).unwrap()).unwrap();
+        let key = seal.open("nacre authority key", &record.sealed).unwrap();
+        let id = std::fs::read_to_string(self.data().join("fsid")).unwrap().trim().parse().unwrap();
+        Authority::open(id, Keypair { certificate: record.certificate.to_vec(), key }).unwrap()
     }
 
     fn status(&self) -> v1::StatusReply {
@@ -295,10 +312,8 @@ fn strangers_and_the_powerless_are_refused_and_nothing_changes() {
     use nacre_net::identity::{Authority, Caps, Grant, Kind, Name, UnixTime};
     let cluster = Cluster::up();
     let before = cluster.status();
-    let stored = files::load(&cluster.data().join("authority")).unwrap().unwrap();
-    let id = cluster.data().join("fsid");
-    let id = std::fs::read_to_string(id).unwrap().trim().parse().unwrap();
-    let ours = Authority::open(id, stored.pair).unwrap();
+    let ours = cluster.authority();
+    let id = ours.cluster();
     let foreign = Authority::create(id, UnixTime::now(), Duration::from_secs(3600)).unwrap();
     let name = || Name::new(Kind::Client, "eve").unwrap();
     let hour = Duration::from_secs(3600);

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use clap::Args;
 use nacre_mon::daemon::{self, Config, MonOptions};
-use nacre_net::daemon::config::{Layers, Settings};
-use nacre_net::daemon::{Daemon, current_thread_runtime};
+use nacre_net::daemon::config::{self, Layers, Settings};
+use nacre_net::daemon::{CommonOptions, Daemon, current_thread_runtime};
 use nacre_net::identity::Name;
 use nacre_proto::ids::MonId;
 
-use crate::output::Out;
+use crate::output::{Align, Out, Table};
 use crate::run::{Run, Verdict};
 
 /// Run a monitor in the foreground until SIGTERM.
@@ -26,19 +26,38 @@ pub(super) struct Verb {
     /// Also stop when standard input ends, as a supervisor's does when it is gone.
     #[arg(long)]
     until_stdin_ends: bool,
+    /// Show each setting, its value and where it came from, and do nothing else.
+    #[arg(long)]
+    show_config: bool,
+    /// With --show-config: as JSON, {NAME: {value, source, live}}.
+    #[arg(long, requires = "show_config")]
+    json: bool,
     /// A setting that overrides the file.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     set: Vec<String>,
 }
 
 impl Run for Verb {
-    fn run(self, _out: &mut Out) -> anyhow::Result<Verdict> {
+    fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let name = Name::mon(MonId(self.id));
         let mut layers = Layers::of(&name.to_string(), Some(&self.config))?;
         for flag in &self.set {
             layers.flag(flag)?;
         }
         let own = Arc::new(Settings::<MonOptions>::new(layers.clone())?);
+        if self.show_config {
+            let shown = [Settings::<CommonOptions>::new(layers)?.show(), own.show()].concat();
+            if self.json {
+                out.json(&config::to_json(&shown))?;
+                return Ok(Verdict::Good);
+            }
+            let mut table = Table::new(&[("NAME", Align::Left), ("VALUE", Align::Left), ("FROM", Align::Left)]);
+            for one in shown {
+                table.row([one.name.to_owned(), one.value, one.source.to_string()]);
+            }
+            table.print(out)?;
+            return Ok(Verdict::Good);
+        }
         let config = Config::of(self.id, &own.now())?;
         current_thread_runtime()?.block_on(async {
             let around = Daemon::start(name, layers, own).await?;

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use nacre_mon_api::status::to_grpc;
+use nacre_mon_api::status::{from_grpc, to_grpc};
 use nacre_mon_api::v1;
 use nacre_mon_api::v1::cert_client::CertClient;
 use nacre_mon_api::v1::cert_server::Cert;
@@ -133,20 +133,22 @@ impl Join for JoinService {
             None => "passed on by a monitor".into(),
         };
         let message = request.into_inner();
-        match self.office.join(&message).await {
+        let answered = match self.office.join(&message).await {
             Ok(reply) => Ok(Response::new(reply)),
             Err(Elsewhere::Leader(_, leader)) if !passed_on => {
                 JoinClient::new(self.office.node.peers.channel(&leader)).join(message).await
             }
             Err(Elsewhere::Leader(..)) => Err(to_grpc(&Status::new(Code::NotLeader, "the leader has changed again"))),
-            Err(Elsewhere::Failed(status)) => {
-                if matches!(status.code, Code::Denied | Code::Invalid) {
-                    let who = Caller::Stranger(from);
-                    let denied = Denied { who, service: Service::Mon, what: "join".into(), why: status.text.clone() };
-                    self.door.gate.refuse(denied);
-                }
-                Err(to_grpc(&status))
-            }
+            Err(Elsewhere::Failed(status)) => Err(to_grpc(&status)),
+        };
+        // The monitor that knows where the newcomer called from reports its refusal.
+        if let (Err(status), false) = (&answered, passed_on)
+            && matches!(from_grpc(status).code, Code::Denied | Code::Invalid)
+        {
+            let who = Caller::Stranger(from);
+            let why = from_grpc(status).text;
+            self.door.gate.refuse(Denied { who, service: Service::Mon, what: "join".into(), why });
         }
+        answered
     }
 }

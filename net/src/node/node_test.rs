@@ -194,6 +194,135 @@ async fn the_security_table_holds_on_both_ways() {
     assert!(heard.iter().all(|d| d.what == "connect" && matches!(d.who, Caller::Stranger(_))));
 }
 
+/// What a service would keep: changed by requests and notices its gate lets through.
+#[derive(Clone)]
+struct Counter {
+    done: Arc<std::sync::atomic::AtomicU64>,
+    gate: crate::identity::Gate,
+}
+
+impl Counter {
+    fn change(&self, who: Option<&Identity>) -> Result<(), Denied> {
+        let need = crate::identity::Access::new(Service::Osd, crate::identity::Ops::WRITE).in_pool("vms", "");
+        self.gate.check(who.expect("a peer has an identity before its first frame is handed over"), "write", &need)?;
+        self.done.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+impl Handler for Counter {
+    fn request(&mut self, call: Call) {
+        let changed = self.change(call.who().map(|info| &*info.identity));
+        match changed {
+            Ok(()) => call.ok(Bytes::new(), Bytes::new()),
+            Err(denied) => {
+                call.fail(&nacre_proto::status::Status::new(nacre_proto::status::Code::Denied, denied.to_string()));
+            }
+        }
+    }
+
+    fn notice(&mut self, peer: &crate::conn::Peer, _notice: crate::conn::Notice) {
+        let _refused_and_audited = self.change(Some(&peer.info().identity));
+    }
+}
+
+#[tokio::test]
+async fn no_frame_of_any_type_gets_through_without_identity_or_capability() {
+    use std::sync::atomic::Ordering;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use crate::frame::{Header, Kind};
+    let cluster = Cluster::new();
+    let server = cluster.member("osd.1", 0, None);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("osd.1.sock");
+    let heard = Arc::new(Heard::default());
+    let gate = crate::identity::Gate::new(Service::Osd, heard.clone());
+    let done = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counter = Counter { done: done.clone(), gate };
+    let tcp = Some("127.0.0.1:0".parse().unwrap());
+    let listener = Listener::bind(&server.node, tcp, Some(&path)).await.unwrap();
+    let address = listener.address().clone();
+    let _task = tokio::spawn(listener.serve(server.node.clone(), move || counter.clone()));
+
+    let now = UnixTime::now();
+    let foreign = Authority::create(ClusterId([3; 16]), now, DAY * 365).unwrap();
+    let grant = Grant { name: "osd.7".parse().unwrap(), caps: Caps::all(), generation: 0 };
+    let mut list = Revocations::default();
+    list.revoke_name("osd.8".parse().unwrap(), 1);
+    server.trust.set_revocations(Arc::new(list));
+    let bad = [
+        ("no hello", None),
+        ("no certificate", Some(("osd.7", Bytes::new()))),
+        ("foreign", Some(("osd.7", foreign.issue(&grant, now, DAY).unwrap().certificate.into()))),
+        ("expired", Some(("osd.7", cluster.pair("osd.7", now.before(DAY * 2)).certificate.into()))),
+        ("revoked", Some(("osd.8", cluster.pair("osd.8", now).certificate.into()))),
+    ];
+    let mut refused = 0;
+    for (what, shows) in &bad {
+        for kind in [Kind::Hello, Kind::Request, Kind::Reply, Kind::Notice, Kind::Ping, Kind::Pong, Kind::Bye] {
+            let mut bytes = Vec::new();
+            if let Some((name, certificate)) = shows {
+                let hello = hello::Hello {
+                    oldest: 1,
+                    newest: 1,
+                    cluster: Bytes::from_static(&[3; 16]),
+                    name: (*name).into(),
+                    window: 1 << 20,
+                    most_meta: 1 << 16,
+                    most_data: 1 << 20,
+                    certificate: certificate.clone(),
+                    ..hello::Hello::default()
+                };
+                let meta = prost::Message::encode_to_vec(&hello);
+                let header = crate::frame::encode::seal(Header::bare(Kind::Hello, 0), &meta, &[], None);
+                bytes.extend_from_slice(&header.encode());
+                bytes.extend_from_slice(&meta);
+            }
+            let header = crate::frame::encode::seal(Header::bare(kind, 1), &[], &[], None);
+            bytes.extend_from_slice(&header.encode());
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            // The server may be done with it before all is written.
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+            refused += 1;
+            let audited = || server.heard.0.lock().unwrap().len();
+            while audited() < refused {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!((audited(), done.load(Ordering::SeqCst)), (refused, 0), "{what}, then {kind:?}");
+        }
+    }
+
+    // With an identity, but too few capabilities: the connection stands, each call is refused and audited.
+    let grant =
+        Grant { name: "client.eve".parse().unwrap(), caps: "osd rw pool=other".parse().unwrap(), generation: 0 };
+    let weak = cluster.authority.issue(&grant, now, DAY).unwrap();
+    for (pair, allowed) in [(weak, false), (cluster.pair("client.alice", now), true)] {
+        let client = cluster.member_with(&pair, &cluster.authority, 1, None, 1);
+        for to in [&address, &Address::of_tcp(address.tcp().unwrap())] {
+            let before = (done.load(Ordering::SeqCst), heard.0.lock().unwrap().len());
+            let connection = client.node.dial(to, &osd(1), 0, 0).await.unwrap();
+            let peer = connection.peer();
+            let task = tokio::spawn(connection.run(NoService));
+            peer.notify(1, crate::frame::Priority::Normal, Bytes::new(), Bytes::new()).unwrap();
+            let reply = peer.call(Request::new(1, Bytes::new())).await;
+            let counts = (done.load(Ordering::SeqCst) - before.0, heard.0.lock().unwrap().len() - before.1);
+            if allowed {
+                assert!(reply.is_ok());
+                assert_eq!(counts, (2, 0));
+            } else {
+                let Err(CallError::Failed(status)) = reply else { panic!("{reply:?}") };
+                assert_eq!(status.code, nacre_proto::status::Code::Denied);
+                assert_eq!(counts, (0, 2), "one notice and one request, each refused and audited");
+            }
+            peer.close("done");
+            task.await.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_newer_connection_of_a_session_replaces_the_older() {
     let cluster = Cluster::new();

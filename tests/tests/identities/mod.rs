@@ -1,0 +1,196 @@
+//! Who belongs to a real cluster: joining by token and by approval, being denied, renewed and revoked.
+
+use serde_json::Value;
+
+use super::*;
+use nacre_net::identity::{Identity, Name};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn identity(folder: &Path) -> Identity {
+    Identity::from_der(&files::load(folder).unwrap().unwrap().pair.certificate).unwrap()
+}
+
+impl Cluster {
+    fn monitors(&self) -> String {
+        (0..3).map(|mon| format!("{}:{}", self.address, self.port + mon)).collect::<Vec<_>>().join(",")
+    }
+
+    /// `nacre join` from a fresh folder; gives the exit code's verdict, the JSON (if any) and what was complained.
+    fn join(&self, name: &str, how: &[&str]) -> (bool, Value, String) {
+        let (folder, monitors) = (self.newcomer(name), self.monitors());
+        let mut args = vec!["join", name, "--folder", folder.to_str().unwrap(), "--monitors", &monitors, "--json"];
+        args.extend(how);
+        let (good, out, err) = self.try_nacre(&args);
+        (good, serde_json::from_str(&out).unwrap_or(Value::Null), err)
+    }
+
+    fn newcomer(&self, name: &str) -> PathBuf {
+        self.folder.path().join("newcomers").join(name).join("tls")
+    }
+
+    fn token(&self, args: &[&str]) -> String {
+        let made = json(&self.nacre(&[&["cert", "token", "--json"], args].concat()));
+        let file = self.folder.path().join("token");
+        std::fs::write(&file, made["token"].as_str().unwrap()).unwrap();
+        file.to_str().unwrap().to_owned()
+    }
+
+    fn listed(&self) -> Value {
+        json(&self.nacre(&["cert", "list", "--json"]))
+    }
+
+    fn member(&self, name: &str) -> Option<Value> {
+        self.listed()["members"].as_array().unwrap().iter().find(|member| member["name"] == name).cloned()
+    }
+
+    /// A handle on the monitors as a newcomer that got in.
+    fn client_as(&self, name: &str, patience: Duration) -> MonClient {
+        let _inside = self.runtime.enter();
+        MonClient::new(&self.tls(&self.newcomer(name)), self.monitors().split(',').map(str::to_owned), patience)
+    }
+
+    fn audit_says(&self, what: &str) {
+        until(&format!("the audit says {what:?}"), SOON, || {
+            self.nacre(&["log", "--channel", "audit", "-n", "500"]).contains(what)
+        });
+    }
+}
+
+#[test]
+fn newcomers_join_by_token_or_approval_and_leave_by_revocation() {
+    let cluster = Cluster::up();
+    until("the monitors hold the authority", SOON, || cluster.member("mon.2").is_some());
+    let print = cluster.listed()["authority"].as_str().unwrap().to_owned();
+    for mon in 0..3 {
+        let birth = cluster.data().join(format!("mon.{mon}/birth"));
+        until("the birth is over", SOON, || !birth.exists());
+    }
+    assert!(!cluster.data().join("authority").exists(), "no key of the authority lies about");
+
+    // By token: at once, once, for its name only.
+    let token = cluster.token(&["osd.7"]);
+    let (good, _, err) = cluster.join("osd.8", &["--token-file", &token]);
+    assert!(!good && err.contains("the join token is for osd.7"), "{err}");
+    let (good, joined, err) = cluster.join("osd.7", &["--token-file", &token]);
+    assert!(good, "{err}");
+    assert_eq!((&joined["state"], &joined["caps"]), (&"joined".into(), &"mon rw; osd *".into()));
+    assert_eq!(identity(&cluster.newcomer("osd.7")).name.to_string(), "osd.7");
+    let (good, _, err) = cluster.join("osd.7", &["--token-file", &token]);
+    assert!(!good && err.contains("the join token is not valid"), "{err}");
+    cluster.audit_says("osd.7 joined with token");
+    cluster.audit_says("may not join");
+    // What is granted is least: an OSD speaks for itself, and administers nothing.
+    let osd = cluster.client_as("osd.7", Duration::from_secs(5));
+    cluster.runtime.block_on(async {
+        assert!(osd.status(false).await.is_ok());
+        let denied = osd.backup().await.unwrap_err();
+        assert_eq!(denied.code, nacre_proto::status::Code::Denied, "{denied}");
+        let listed = osd.identities(|mut stub| async move { stub.list(v1::CertListRequest {}).await }).await;
+        assert!(listed.is_err(), "an OSD lists identities");
+    });
+
+    // A newcomer that is told of another cluster tells it nothing.
+    let wrong = "0".repeat(64);
+    let (good, _, err) = cluster.join("client.bob", &["--authority", &wrong, "--wait", "0"]);
+    assert!(!good && err.contains("authority"), "{err}");
+
+    // By approval, after an operator has looked.
+    let ask = ["--authority", &print, "--caps", "mon r", "--wait", "0"];
+    let (good, waits, err) = cluster.join("client.bob", &ask);
+    assert!(!good, "{err}");
+    assert_eq!(waits["state"], "waits", "{err}");
+    let id = waits["request"].as_str().unwrap().to_owned();
+    let (_, again, _) = cluster.join("client.bob", &ask);
+    assert_eq!(again["request"], waits["request"], "asking twice is asking once");
+    let shown = json(&cluster.nacre(&["cert", "show", &id, "--json"]));
+    assert_eq!((&shown["name"], &shown["fingerprint"]), (&"client.bob".into(), &waits["fingerprint"]));
+    cluster.nacre(&["cert", "approve", &id]);
+    let (good, joined, err) = cluster.join("client.bob", &ask);
+    assert!(good && joined["caps"] == "mon r", "{err}");
+
+    // Denied, with a reason.
+    let (_, waits, _) = cluster.join("client.eve", &ask);
+    let id = waits["request"].as_str().unwrap().to_owned();
+    cluster.nacre(&["cert", "deny", &id, "--why", "who are you?"]);
+    let (good, _, err) = cluster.join("client.eve", &ask);
+    assert!(!good && err.contains("who are you?"), "{err}");
+    assert!(cluster.member("client.eve").is_none());
+
+    // Revoked: also on the connection that stands, in the middle of a stream; what joins anew is believed again.
+    let bob = cluster.client_as("client.bob", Duration::from_millis(500));
+    cluster.runtime.block_on(async {
+        let mut map = bob.subscribe(0).await.unwrap();
+        map.message().await.unwrap();
+        let revoked = tokio::task::spawn_blocking({
+            let (folder, bin) = (cluster.folder.path().to_owned(), nacre_bin());
+            move || {
+                Command::new(bin)
+                    .args(["cert", "revoke", "client.bob", "--why", "lost laptop"])
+                    .current_dir(folder)
+                    .status()
+            }
+        });
+        assert!(revoked.await.unwrap().unwrap().success());
+        let cut = async { while let Ok(Some(_)) = map.message().await {} };
+        tokio::time::timeout(SOON, cut).await.expect("the stream of a revoked client ends");
+        assert!(bob.status(true).await.is_err(), "a revoked client is heard");
+    });
+    assert_eq!(cluster.member("client.bob").unwrap()["state"], "revoked");
+    cluster.audit_says("client.bob may not");
+    cluster.audit_says("client.bob revoked: lost laptop");
+    let token = cluster.token(&["client.bob", "--caps", "mon r"]);
+    let (good, _, err) = cluster.join("client.bob", &["--token-file", &token]);
+    assert!(good, "{err}");
+    let bob = cluster.client_as("client.bob", Duration::from_secs(10));
+    assert!(cluster.runtime.block_on(bob.status(false)).is_ok());
+
+    // Fewer capabilities, at once.
+    cluster.nacre(&["cert", "caps", "osd.7", "mon r", "--now"]);
+    let osd = cluster.client_as("osd.7", Duration::from_millis(500));
+    until("the old certificate is void", SOON, || cluster.runtime.block_on(osd.status(true)).is_err());
+    let (good, _, err) = cluster.try_nacre(&["cert", "revoke", "client.admin"]);
+    assert!(!good && err.contains("cannot revoke itself"), "{err}");
+
+    // All of it is the monitors' state.
+    let before = cluster.listed();
+    cluster.nacre(&["down"]);
+    cluster.nacre(&["up"]);
+    until("the monitors answer", SOON, || cluster.try_nacre(&["cert", "list"]).0);
+    let after = cluster.listed();
+    assert_eq!((&after["members"], &after["requests"]), (&before["members"], &before["requests"]));
+}
+
+#[test]
+fn monitors_renew_their_own_certificates_and_go_on() {
+    let cluster = Cluster::up();
+    until("the monitors hold the authority", SOON, || cluster.member("mon.2").is_some());
+    cluster.nacre(&["config", "set", "mon.cert_lifetime", "12s"]);
+    let folder = cluster.data().join("mon.1/tls");
+    let born = identity(&folder);
+    cluster.nacre(&["daemon", "mon.1", "cert", "renew"]);
+    until("the certificate is renewed when told", SOON, || identity(&folder).serial != born.serial);
+    let first = identity(&folder);
+    assert!(first.not_after.since(first.not_before) < Duration::from_secs(20));
+    until("and again by itself", Duration::from_secs(30), || identity(&folder).serial != first.serial);
+    cluster.nacre(&["config", "set", "mon.cert_lifetime", "1d"]);
+    // Connections that were made with a certificate that has ended are made anew.
+    until("the first one has ended", Duration::from_secs(30), || {
+        nacre_net::identity::UnixTime::now() > first.not_after
+    });
+    until("a long one is there", Duration::from_secs(30), || {
+        let now = identity(&folder);
+        now.not_after.since(now.not_before) > Duration::from_secs(3600)
+    });
+    let only = cluster.only(1, Duration::from_secs(10));
+    until("mon.1 answers for the quorum", SOON, || cluster.runtime.block_on(only.status(false)).is_ok());
+    let member = cluster.member("mon.1").unwrap();
+    let serial = identity(&folder).serial.to_string();
+    assert!(member["certificates"].as_array().unwrap().iter().any(|known| *known == *serial), "{member} {serial}");
+    let name: Name = "mon.1".parse().unwrap();
+    assert_eq!(identity(&folder).name, name);
+}

@@ -206,7 +206,17 @@ impl Node {
             Err(end) => {
                 self.setup.metrics.ended(end.reason());
                 tracing::info!(from, reason = end.reason(), error = %end, "connection refused");
-                if matches!(end, End::Peer(_) | End::Tls(TlsError::Peer(_)) | End::LocalUser { .. } | End::Hello(_)) {
+                // What breaks off by itself was not refused: nobody asked for anything.
+                let refused = matches!(
+                    end,
+                    End::Peer(_)
+                        | End::Tls(TlsError::Peer(_))
+                        | End::LocalUser { .. }
+                        | End::Hello(_)
+                        | End::Protocol(_)
+                        | End::Frame(_)
+                );
+                if refused {
                     self.setup.audit.denied(&Denied {
                         who: Caller::Stranger(from),
                         service: self.setup.service,

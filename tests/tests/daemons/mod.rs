@@ -41,7 +41,7 @@ fn a_fourth_monitor_joins_and_behaves_as_a_daemon() {
     let listen = format!("{}:{}", cluster.address, cluster.port + 3);
     let config = home.join("mon.toml");
     let text = format!(
-        "[mon]\nlisten = \"{listen}\"\ndata = {home:?}\nmonitors = \"{}\"\n\n[all]\nrun_dir = {:?}\nlog_format = \"json\"\nmetrics_listen = \"{free}\"\nno_such_thing = 1\n",
+        "[mon]\nlisten = \"{listen}\"\ndata = {home:?}\nmonitors = \"{}\"\nno_such_thing = 1\n\n[all]\nrun_dir = {:?}\nlog_format = \"json\"\nmetrics_listen = \"{free}\"\n",
         monitors.join(","),
         home.join("run"),
     );

@@ -220,7 +220,7 @@ fn cluster_id(layout: &Layout, first_time: bool) -> anyhow::Result<ClusterId> {
 /// Who signs.
 enum Source {
     /// Made now, with the cluster; not written anywhere but sealed.
-    Made(Authority),
+    Made(Box<Authority>),
     /// Kept by the monitors: opened only if a certificate has to be made while they do not run.
     Kept(ClusterId, Vec<PathBuf>),
 }
@@ -258,7 +258,7 @@ impl Source {
 
 fn authority(layout: &Layout, cluster: ClusterId, monitors: &[Monitor], first_time: bool) -> anyhow::Result<Source> {
     if first_time {
-        return Ok(Source::Made(Authority::create(cluster, UnixTime::now(), 10 * YEAR)?));
+        return Ok(Source::Made(Box::new(Authority::create(cluster, UnixTime::now(), 10 * YEAR)?)));
     }
     Ok(Source::Kept(cluster, monitors.iter().map(|monitor| layout.daemon(&monitor.name)).collect()))
 }

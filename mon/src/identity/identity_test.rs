@@ -55,7 +55,7 @@ fn every_change_reads_as_it_was_written_and_leads_to_the_same_state() {
     for name in ["osd.5", "osd.6"] {
         let (asks, der) = request(name);
         let Answer::Wait(id, Some(asked)) = sent.desk.ask(&asks, &der, NOW).unwrap() else { panic!("waits") };
-        change(&mut sent, Change::Desk(asked));
+        change(&mut sent, Change::Desk(*asked));
         if name == "osd.5" {
             let to_sign = sent.desk.approve(id, None).unwrap();
             let certificate = authority.sign(&to_sign.request, &to_sign.grant, NOW, DAY).unwrap();

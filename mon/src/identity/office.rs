@@ -194,7 +194,7 @@ impl Office {
                     continue;
                 }
                 Answer::Wait(_, Some(change)) => {
-                    self.commit(&mut turn, request.name().to_string(), &Change::Desk(change)).await?;
+                    self.commit(&mut turn, request.name().to_string(), &Change::Desk(*change)).await?;
                     continue;
                 }
                 Answer::Wait(id, None) => Told::Waits(id.0),

@@ -508,7 +508,7 @@ pub enum Answer {
     /// This certificate was made before.
     Certificate(Vec<u8>),
     /// Make this change (if any) and let it ask again later.
-    Wait(RequestId, Option<Change>),
+    Wait(RequestId, Option<Box<Change>>),
     /// An operator said no.
     Denied(String),
 }
@@ -591,7 +591,7 @@ impl Desk {
                     at: now,
                     state: RequestState::Waiting,
                 };
-                Ok(Answer::Wait(id, Some(Change::Asked { id, record })))
+                Ok(Answer::Wait(id, Some(Box::new(Change::Asked { id, record }))))
             }
         }
     }

@@ -108,16 +108,17 @@ struct OsdSection {
 }
 
 /// Identity, configuration and an empty store for each OSD that has none. A store that is there is kept whatever it is:
-/// its daemon says if it is not its own.
-fn provision_osds(cluster: &Cluster, layout: &Layout, authority: &Authority) -> anyhow::Result<()> {
+/// its daemon says if it is not its own. Gives the certificates.
+fn provision_osds(cluster: &Cluster, layout: &Layout, authority: &Source) -> anyhow::Result<Vec<Vec<u8>>> {
     let monitors: Vec<SocketAddr> = monitors(cluster)?.iter().map(|monitor| monitor.address).collect();
     let listens: BTreeMap<String, SocketAddr> =
         cluster.daemons().into_iter().map(|(name, _, address)| (name, address)).collect();
+    let mut made = Vec::new();
     for osd in &cluster.osds {
         let id = OsdId(osd.id.value);
         let folder = &osd.path.value;
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-        identity(authority, &folder.join("tls"), Name::osd(id), Caps::of_daemon(Kind::Osd))?;
+        made.push(identity(authority, &folder.join("tls"), Name::osd(id), Caps::of_daemon(Kind::Osd))?);
         let store = folder.join("store");
         if !store.exists() {
             format_store(osd, &store, authority.cluster(), id).with_context(|| format!("making the store of {id}"))?;
@@ -136,7 +137,7 @@ fn provision_osds(cluster: &Cluster, layout: &Layout, authority: &Authority) -> 
         };
         write_whole(&layout.osd_config(&id.to_string()), toml::to_string(&config)?.as_bytes())?;
     }
-    Ok(())
+    Ok(made)
 }
 
 /// Made beside its place and moved there whole, so that a half-made one is never taken for a store.
@@ -181,7 +182,7 @@ pub(crate) fn provision(cluster: &Cluster, layout: &Layout) -> anyhow::Result<()
         };
         write_whole(&layout.monitor_config(&monitor.name), toml::to_string(&config)?.as_bytes())?;
     }
-    provision_osds(cluster, layout, &authority)?;
+    first.extend(provision_osds(cluster, layout, &authority)?);
     if first_time {
         let Source::Made(authority) = &authority else { bail!("no authority was made") };
         // Who has a monitor's data folder has this key, and with it the authority; backups and stores alone have not.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use nacre_maps::map::OsdInfo;
 use nacre_maps::placement::Placement;
 use nacre_maps::{ClusterMap, Increment};
+use nacre_mon_api::keys::revocations;
 use nacre_mon_api::{MonClient, v1};
 use nacre_net::conn::NetMetrics;
 use nacre_net::identity::gate::LogAudit;
@@ -131,7 +132,7 @@ impl Cluster {
         let session = SessionId(rand::random::<u64>().max(1));
         let node = Node::new(Setup {
             credentials,
-            trust,
+            trust: trust.clone(),
             incarnation: session.0,
             session: session.0,
             config: nacre_net::conn::Config::default(),
@@ -147,7 +148,7 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         // The first answer says plainly why there is none.
         monitors.status(false).await?;
-        tasks.spawn(follow(monitors, to));
+        tasks.spawn(follow(monitors, trust, to));
         let first = chart.wait_for(Option::is_some);
         let waited = tokio::time::timeout(wait, first).await.map(|seen| seen.is_ok());
         if waited != Ok(true) {
@@ -252,7 +253,7 @@ impl Inner {
 }
 
 /// Keeps the newest map in `to`, until nobody looks.
-async fn follow(monitors: Arc<MonClient>, to: watch::Sender<Option<Arc<Chart>>>) {
+async fn follow(monitors: Arc<MonClient>, trust: Arc<Trust>, to: watch::Sender<Option<Arc<Chart>>>) {
     let mut newest: Option<Arc<Chart>> = None;
     loop {
         let have = newest.as_ref().map(|chart| chart.epoch().0).unwrap_or_default();
@@ -263,6 +264,7 @@ async fn follow(monitors: Arc<MonClient>, to: watch::Sender<Option<Arc<Chart>>>)
                         Ok(Some(chart)) => {
                             let chart = Arc::new(chart);
                             newest = Some(Arc::clone(&chart));
+                            trust.set_revocations(Arc::new(revocations(&chart.map)));
                             if to.send(Some(chart)).is_err() {
                                 return;
                             }

@@ -199,6 +199,7 @@ struct Running {
     me: OsdId,
     run: u64,
     monitors: Arc<MonClient>,
+    trust: Arc<Trust>,
     couriers: Arc<Couriers>,
     desk: Arc<Desk>,
     history: History,
@@ -256,9 +257,10 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     let monitors = Arc::new(MonClient::new(&grpc, addresses, PATIENCE));
 
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(run, millis);
+    nacre_mon_api::keys::keep(around, credentials.clone(), trust.clone(), folder, Arc::clone(&monitors));
     let node = Node::new(Setup {
         credentials,
-        trust,
+        trust: trust.clone(),
         incarnation: since,
         // An OSD speaks to OSDs under its start's own session, so that a connection of an older run is replaced.
         session: since,
@@ -298,6 +300,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         me,
         run,
         monitors,
+        trust,
         couriers,
         desk,
         history,
@@ -399,6 +402,8 @@ impl Running {
     /// The newest map, to those on this side of the shard.
     fn spread(&self) {
         if let Some(sight) = self.history.last() {
+            // First: whoever is revoked must not act under the map that says so.
+            self.trust.set_revocations(Arc::new(nacre_mon_api::keys::revocations(&sight.map)));
             *self.desk.sight.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(sight));
             self.couriers.follow(sight);
         }

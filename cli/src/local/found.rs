@@ -75,11 +75,11 @@ pub(crate) fn found(
         };
         run(Map::PoolCreate(create(pool))).with_context(|| format!("making the pool {name}"))?;
         let quotas = [
-            ("quota_bytes", pool.quota_bytes.as_ref().map(|quota| quota.value.0)),
-            ("quota_objects", pool.quota_objects.as_ref().map(|quota| quota.value)),
+            ("quota_bytes", pool.quota_bytes.as_ref().map(|quota| format!("{}B", quota.value.0))),
+            ("quota_objects", pool.quota_objects.as_ref().map(|quota| quota.value.to_string())),
         ];
         for (option, value) in quotas.into_iter().filter_map(|(option, value)| Some((option, value?))) {
-            let set = v1::PoolSet { pool: name.to_string(), option: option.into(), value: value.to_string() };
+            let set = v1::PoolSet { pool: name.to_string(), option: option.into(), value };
             run(Map::PoolSet(set)).with_context(|| format!("setting {option} of the pool {name}"))?;
         }
         made += 1;

@@ -7,6 +7,7 @@
 pub mod channel;
 pub mod client;
 pub mod join;
+pub mod keys;
 pub mod status;
 
 pub use client::MonClient;

@@ -79,7 +79,7 @@ pub enum RecordError {
     },
 }
 
-fn checksum(fields: &[u8], key: &[u8], payload: &[u8]) -> u32 {
+pub(super) fn checksum(fields: &[u8], key: &[u8], payload: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(fields);
     hasher.update(key);

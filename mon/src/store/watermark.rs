@@ -26,7 +26,7 @@ pub struct Watermark {
     turn: u64,
 }
 
-fn encode(sequence: u64, turn: u64) -> [u8; SLOT] {
+pub(super) fn encode(sequence: u64, turn: u64) -> [u8; SLOT] {
     let mut slot = [0; SLOT];
     slot[..4].copy_from_slice(&MAGIC);
     slot[4..8].copy_from_slice(&VERSION.to_le_bytes());
@@ -37,7 +37,7 @@ fn encode(sequence: u64, turn: u64) -> [u8; SLOT] {
     slot
 }
 
-fn decode(slot: &[u8; SLOT]) -> Option<(u64, u64)> {
+pub(super) fn decode(slot: &[u8; SLOT]) -> Option<(u64, u64)> {
     let field = |at: usize| slot.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
     let (sequence, turn) = (field(8)?, field(16)?);
     (*slot == encode(sequence, turn)).then_some((sequence, turn))

@@ -32,12 +32,14 @@ use tokio::net::TcpListener;
 
 use crate::identity::office::Office;
 use crate::keys;
+use crate::metrics;
 use crate::node::{Elsewhere, Node, now_ms};
 use crate::raft::network::Peers;
 use crate::raft::{Member, NodeId};
 use crate::service::cert::{CertService, JoinService};
 use crate::service::listen::accept;
 use crate::service::mon::MonService;
+use crate::service::newcomer::Watched;
 use crate::service::raft::RaftService;
 use crate::service::{Door, ON_BEHALF_OF};
 use crate::state::State;
@@ -250,12 +252,14 @@ pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
     let fresh = State { map: Arc::new(ClusterMap::empty(Uuid(cluster.0))), ..State::default() };
     let machine = Machine::open(opened.store.clone(), fresh, observer)?;
     let peers = Peers::new(client.clone());
-    let node =
-        Node::start(opened.store, machine, hub, peers, identity.clone()).await.map_err(DaemonError::Consensus)?;
+    let node = Node::start(opened.store, machine, hub, peers, identity.clone(), metrics::commits(&around.registry))
+        .await
+        .map_err(DaemonError::Consensus)?;
     let node = Arc::new(node);
 
     let (audit, refusals, lost) = ChannelAudit::new(REFUSALS);
     let gate = Gate::new(Service::Mon, Arc::new(audit));
+    metrics::register(&around.registry, &node, &gate);
     let door = Door { gate: gate.clone(), trust: trust.clone() };
     let office = Arc::new(Office::new(node.clone(), cluster, seal));
     let cert = CertServer::new(CertService { office: office.clone(), door: door.clone() });
@@ -289,7 +293,7 @@ pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
     }
     around.ready(&format!("node {:x} at {}", identity.node, config.address));
     let (ended, mut ending) = tokio::sync::watch::channel(false);
-    let (members, newcomers) = accept(listener, server, gate);
+    let (members, newcomers) = accept(listener, server, gate.clone());
     let serving = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(5)))
         .add_service(mon)
@@ -303,6 +307,7 @@ pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
         tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .max_concurrent_streams(4)
+            .layer(tower::layer::layer_fn(move |inner| Watched::new(inner, gate.clone())))
             .add_service(join_newcomers)
             .serve_with_incoming(newcomers),
     );

@@ -7,14 +7,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use nacre_maps::health::{self, Health, MonReport, Reports};
+use nacre_maps::health::{self, Health, MonReport, PgState, Reports};
 use nacre_maps::map::PoolFlags;
+use nacre_maps::placement::Placement;
+use nacre_maps::rules::fence::barrier;
 use nacre_maps::rules::osd_down::Failures;
+use nacre_maps::rules::osd_remove::safe_to_destroy;
 use nacre_maps::rules::tick::next_due;
 use nacre_maps::rules::usage::{OsdUsage, PoolUsage};
 use nacre_maps::rules::{self, message};
 use nacre_mon_api::v1;
-use nacre_proto::ids::{MonId, OsdId, PoolId, Stamp};
+use nacre_proto::ids::{Epoch, MonId, OsdId, PoolId, Stamp};
 use nacre_proto::v1 as v1cmd;
 use nacre_proto::v1::map_command::Verb as Map;
 use nacre_proto::v1::{FailureReply, FailureReports, MapCommand, OsdBeacon, OsdBeaconReply, OsdDown, Tick};
@@ -26,6 +29,11 @@ const ROUND: Duration = Duration::from_millis(250);
 /// A member the leader has not heard of for this long takes no part in the quorum.
 const SILENT: u64 = 2000;
 
+/// Between two looks at who has reached a barrier's epoch.
+const BARRIER_LOOK: Duration = Duration::from_millis(20);
+/// How long a barrier is waited for at most.
+const LONGEST_BARRIER: Duration = Duration::from_secs(60);
+
 /// What daemons reported.
 #[derive(Debug, Default)]
 pub struct Heard {
@@ -33,10 +41,12 @@ pub struct Heard {
     pub reports: Reports,
     /// Failure reports that still stand.
     pub failures: Failures,
+    /// The newest map each OSD is known to have.
+    pub reached: BTreeMap<OsdId, Epoch>,
 }
 
 /// How full the cluster is, by what OSDs report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes in use.
     pub used: u64,
@@ -44,6 +54,20 @@ pub struct Usage {
     pub total: u64,
     /// Objects.
     pub objects: u64,
+    /// Pgs by what they do.
+    pub pgs: BTreeMap<String, u64>,
+    /// Copies that are missing.
+    pub degraded: u64,
+    /// Copies that lie where they no longer should.
+    pub misplaced: u64,
+    /// Objects of which no copy is known.
+    pub unfound: u64,
+}
+
+/// What a pg does, in words.
+fn state_words(state: PgState) -> String {
+    let words: Vec<String> = state.iter_names().map(|(name, _)| name.to_lowercase()).collect();
+    if words.is_empty() { "unknown".into() } else { words.join("+") }
 }
 
 impl Node {
@@ -62,6 +86,7 @@ impl Node {
     pub async fn beacon(&self, beacon: OsdBeacon) -> Result<OsdBeaconReply, Elsewhere> {
         self.leads().await?;
         let (osd, incarnation, now) = (OsdId(beacon.osd), beacon.incarnation, Stamp(now_ms()));
+        let reached = Epoch(beacon.epoch);
         let map = self.hub.map();
         let up = map.osds.get(osd).is_some_and(|state| state.is_up() && state.incarnation.0 == incarnation);
         let (report, pgs) = message::beacon(beacon).map_err(|error| error.status())?;
@@ -73,6 +98,7 @@ impl Node {
             }
             let mut heard = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
             heard.reports.osds.insert(osd, report);
+            heard.reached.insert(osd, reached);
             for (pg, mut report) in pgs {
                 report.at = now;
                 heard.reports.pgs.insert(pg, report);
@@ -96,6 +122,56 @@ impl Node {
         }
         self.judge().await;
         Ok(FailureReply { epoch: self.hub.map().epoch.0 })
+    }
+
+    /// Writes into a command what the leader alone knows, from what daemons report to it. What the sender says there is
+    /// not believed. Gives what the sender should know if the command is refused for it.
+    pub(crate) fn fill_in(&self, command: &mut v1::Command) -> Option<String> {
+        let Some(v1::command::Verb::Map(MapCommand { verb: Some(verb) })) = &mut command.verb else { return None };
+        match verb {
+            Map::OsdRemove(remove) => {
+                let answer = Placement::build(self.hub.map()).map(|placement| {
+                    let heard = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+                    safe_to_destroy(&placement, &heard.reports, OsdId(remove.osd))
+                });
+                remove.safe = answer.as_ref().is_ok_and(|answer| answer.yes);
+                return Some(answer.map_or_else(|error| error.to_string(), |answer| answer.why));
+            }
+            Map::Mute(mute) => {
+                let (health, _) = self.health();
+                let raised = health.checks.iter().find(|check| check.name == mute.check);
+                mute.count = raised.map_or(0, |check| check.count);
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// Forgets what was said of pgs and OSDs that are no more.
+    fn prune_reports(&self) {
+        let map = self.hub.map();
+        let mut heard = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.reports.pgs.retain(|pg, _| map.pool_of(*pg).is_some());
+        heard.reports.osds.retain(|osd, _| map.osds.get(*osd).is_some());
+        heard.reached.retain(|osd, _| map.osds.get(*osd).is_some());
+    }
+
+    /// The OSDs that are up and not known to have `epoch`, as soon as there are none or the time is over.
+    pub async fn barrier(&self, epoch: Epoch, patience: Duration) -> Result<Vec<OsdId>, Elsewhere> {
+        self.linearize().await?;
+        let until = tokio::time::Instant::now() + patience.min(LONGEST_BARRIER);
+        loop {
+            let behind = {
+                let heard = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+                barrier(&self.hub.map(), &heard.reached, epoch)
+            };
+            if behind.is_empty() || tokio::time::Instant::now() >= until {
+                return Ok(behind);
+            }
+            tokio::time::sleep(BARRIER_LOOK).await;
+            // What this monitor heard counts only while it leads.
+            self.leads().await?;
+        }
     }
 
     /// Marks down whom the reports suffice for.
@@ -173,11 +249,18 @@ impl Node {
             reports.mons.insert(MonId(member.mon), MonReport { in_quorum, ..MonReport::default() });
         }
         let health = health::check(&self.hub.map(), &reports, Stamp(now_ms()));
-        let usage = Usage {
+        let mut usage = Usage {
             used: reports.osds.values().map(|osd| osd.used).sum(),
             total: reports.osds.values().map(|osd| osd.total).sum(),
-            objects: reports.pgs.values().map(|pg| pg.objects).sum(),
+            ..Usage::default()
         };
+        for pg in reports.pgs.values() {
+            usage.objects += pg.objects;
+            usage.degraded += pg.degraded;
+            usage.misplaced += pg.misplaced;
+            usage.unfound += pg.unfound;
+            *usage.pgs.entry(state_words(pg.state)).or_default() += 1;
+        }
         (health, usage)
     }
 
@@ -188,7 +271,7 @@ impl Node {
 
 /// Does what is due, while this monitor leads.
 pub async fn plan(node: Arc<Node>) {
-    let mut led = false;
+    let (mut led, mut pruned) = (false, 0);
     loop {
         tokio::time::sleep(ROUND).await;
         let leads = node.raft.is_leader();
@@ -202,6 +285,11 @@ pub async fn plan(node: Arc<Node>) {
         let now = Stamp(now_ms());
         if next_due(&node.hub.map(), now).is_some_and(|due| due <= now) {
             node.propose(Map::Tick(Tick {})).await;
+        }
+        let epoch = node.hub.epoch();
+        if pruned != epoch {
+            pruned = epoch;
+            node.prune_reports();
         }
         node.judge().await;
         node.watch_quotas().await;

@@ -7,6 +7,7 @@
 //! - [`identity`]: who belongs to the cluster; the authority.
 //! - [`keys`]: the keys of one monitor: its certificate, the seal, what it trusts.
 //! - [`leader`]: what the leading monitor does by itself.
+//! - [`metrics`]: what it counts.
 //! - [`node`]: a running monitor.
 //! - [`service`]: what it serves over gRPC, and to whom.
 //! - [`state`]: what the log decides: the value every monitor derives from the same entries.
@@ -21,6 +22,7 @@ pub mod daemon;
 pub mod identity;
 pub mod keys;
 pub mod leader;
+pub mod metrics;
 pub mod node;
 pub mod raft;
 pub mod service;

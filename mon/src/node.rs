@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nacre_maps::ClusterMap;
 use nacre_maps::placement::Placement;
 use nacre_mon_api::v1;
+use nacre_net::metrics::Histogram;
 use nacre_proto::status::{Code, Status};
 use openraft::errors::{ChangeMembershipError, ClientWriteError, LinearizableReadError, RaftError};
 use openraft::raft::ReadPolicy;
@@ -23,8 +24,9 @@ use crate::state::hub::Hub;
 use crate::state::machine::{Machine, Shared};
 use crate::store::{Identity, Store};
 
-/// How long a command may take before its sender is told to ask again.
-const COMMIT: Duration = Duration::from_secs(5);
+/// How long a command may take before its sender is told to ask again. Longer than an election, and shorter than a
+/// client waits for one monitor ([`MonClient`](nacre_mon_api::MonClient)), so that it hears the reason.
+const COMMIT: Duration = Duration::from_millis(2500);
 
 /// Where a call has to go.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ pub struct Node {
     pub identity: Identity,
     /// What daemons reported to this monitor while it leads.
     pub reports: Mutex<Heard>,
+    commits: Histogram,
     store: Store,
 }
 
@@ -74,6 +77,9 @@ pub fn config() -> openraft::Config {
         replication_lag_threshold: 2000,
         enable_pre_vote: Some(true),
         backoff: "50ms".into(),
+        // They are made for this many messages at once; the defaults take 24 MiB of memory.
+        api_channel_size: Some(1024),
+        notification_channel_size: Some(4096),
         ..openraft::Config::default()
     }
 }
@@ -96,13 +102,19 @@ impl Node {
         hub: Arc<Hub>,
         peers: Peers,
         identity: Identity,
+        commits: Histogram,
     ) -> Result<Node, Status> {
         let config = config().validate().map_err(|error| Status::new(Code::Internal, error.to_string()))?;
         let shared = machine.shared();
         let raft = Raft::new(identity.node, Arc::new(config), peers.clone(), store.clone(), machine)
             .await
             .map_err(|error| broken(&error))?;
-        Ok(Node { raft, shared, hub, peers, identity, reports: Mutex::default(), store })
+        Ok(Node { raft, shared, hub, peers, identity, reports: Mutex::default(), commits, store })
+    }
+
+    /// How often its store was made durable.
+    pub fn syncs(&self) -> u64 {
+        self.store.syncs()
     }
 
     /// Makes this and the others the first quorum. Harmless when there is one already.
@@ -139,7 +151,14 @@ impl Node {
 
     /// Has the quorum do a command.
     pub async fn execute(&self, who: String, request: &v1::ExecuteRequest) -> Result<v1::ExecuteReply, Elsewhere> {
-        let command = request.command.clone().unwrap_or_default();
+        let mut command = request.command.clone().unwrap_or_default();
+        let hint = self.fill_in(&mut command);
+        let reply = |mut outcome: Outcome| {
+            if let (true, Some(hint)) = (outcome.code != 0, hint) {
+                outcome.text = format!("{} ({hint})", outcome.text);
+            }
+            reply(outcome)
+        };
         if request.session == 0 || request.sequence == 0 {
             return Err(Status::new(Code::Invalid, "a command needs a session and a sequence number from 1").into());
         }
@@ -158,9 +177,13 @@ impl Node {
             let applied = state.apply(&Entry { log_id, payload: openraft::EntryPayload::Normal(entry) });
             return Ok(reply(self.with_moved(applied.outcome, before, state.map)));
         }
+        let began = std::time::Instant::now();
         let write = tokio::time::timeout(COMMIT, self.raft.client_write(entry)).await;
         match write {
-            Ok(Ok(done)) => Ok(reply(done.data)),
+            Ok(Ok(done)) => {
+                self.commits.observe(began.elapsed());
+                Ok(reply(done.data))
+            }
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
                 Err(self.redirect(to.leader_id, to.leader_node))
             }
@@ -171,7 +194,7 @@ impl Node {
             Ok(Err(RaftError::Fatal(error))) => Err(broken(&error).into()),
             Err(_) => Err(Status::new(
                 Code::Unavailable,
-                format!("not committed within {} s: too few monitors answer; it may still be done", COMMIT.as_secs()),
+                format!("not committed within {COMMIT:?}: too few monitors answer; it may still be done"),
             )
             .into()),
         }
@@ -256,6 +279,10 @@ impl Node {
             used_bytes: usage.used,
             total_bytes: usage.total,
             objects: usage.objects,
+            pgs: usage.pgs.into_iter().map(|(state, count)| v1::PgCount { state, count }).collect(),
+            degraded: usage.degraded,
+            misplaced: usage.misplaced,
+            unfound: usage.unfound,
             newest_event: state.events.newest(),
         }
     }

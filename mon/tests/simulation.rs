@@ -314,28 +314,36 @@ async fn torment(world: Arc<World>, nodes: u64) {
     }
 }
 
-/// What one run leaves: a hash of every event of the scheduler, and how many there were.
-fn run(seed: u64) -> (u64, usize) {
-    let mut runtime = SimRuntime::with_seed(seed);
-    runtime.record_trace(true);
+fn new_world(faulty: bool) -> Arc<World> {
     let room = if Path::new("/dev/shm").is_dir() { TempDir::new_in("/dev/shm") } else { TempDir::new() };
-    let world = Arc::new(World {
+    Arc::new(World {
         root: room.unwrap(),
         up: Mutex::default(),
         down: Mutex::default(),
         cut: Mutex::default(),
         lives: Mutex::default(),
-        faulty: Mutex::new(true),
-    });
+        faulty: Mutex::new(faulty),
+    })
+}
+
+/// Starts `nodes` monitors as the first quorum.
+async fn found(world: &Arc<World>, nodes: u64) {
+    for node in 1..=nodes {
+        world.start(node, None).await;
+    }
+    let members: BTreeMap<NodeId, Member> =
+        (1..=nodes).map(|node| (node, Member { mon: node, address: format!("sim:{node}") })).collect();
+    world.raft(1).unwrap().initialize(members).await.unwrap();
+}
+
+/// What one run leaves: a hash of every event of the scheduler, and how many there were.
+fn run(seed: u64) -> (u64, usize) {
+    let mut runtime = SimRuntime::with_seed(seed);
+    runtime.record_trace(true);
+    let world = new_world(true);
     let nodes = 3 + 2 * (seed % 2);
     runtime.block_on(async {
-        for node in 1..=nodes {
-            world.start(node, None).await;
-        }
-        let members: BTreeMap<NodeId, Member> =
-            (1..=nodes).map(|node| (node, Member { mon: node, address: format!("sim:{node}") })).collect();
-        world.raft(1).unwrap().initialize(members).await.unwrap();
-
+        found(&world, nodes).await;
         let acknowledged = Arc::new(Mutex::new(Vec::new()));
         let clients: Vec<_> = (1..=CLIENTS)
             .map(|session| SimRuntime::spawn(client(world.clone(), session, acknowledged.clone())))
@@ -414,6 +422,57 @@ seeds! {
     seeds_125_to_149 125..150;
     seeds_150_to_174 150..175;
     seeds_175_to_199 175..200;
+}
+
+/// How long until somebody leads who takes commands, and who.
+async fn led(world: &Arc<World>, session: u64) -> (Duration, NodeId) {
+    const LOOK: u64 = 10;
+    let mut waited = 0;
+    loop {
+        let rafts: Vec<(NodeId, SimRaft)> =
+            world.up.lock().unwrap().iter().map(|(node, up)| (*node, up.raft.clone())).collect();
+        for (node, raft) in rafts.into_iter().filter(|(_, raft)| raft.is_leader()) {
+            let write = SimRuntime::timeout(Duration::from_millis(LOOK), raft.client_write(note(session, 1)));
+            if matches!(write.await, Ok(Ok(_))) {
+                return (Duration::from_millis(waited), node);
+            }
+            waited += LOOK;
+        }
+        pause(LOOK).await;
+        waited += LOOK;
+        assert!(waited < 60_000, "nobody leads");
+    }
+}
+
+/// In virtual time, so that a slow machine changes nothing: from the end of a leader until a command is done under the
+/// next one.
+#[test]
+fn a_dead_leader_is_replaced_within_two_seconds() {
+    let mut took = Vec::new();
+    for seed in 0..20 {
+        let mut runtime = SimRuntime::with_seed(seed);
+        let world = new_world(false);
+        runtime.block_on(async {
+            found(&world, 3).await;
+            let (_, mut leader) = led(&world, 1).await;
+            for session in 2..5 {
+                pause(random(500)).await;
+                world.crash(leader).await;
+                let (waited, next) = led(&world, session).await;
+                assert_ne!(next, leader, "seed {seed}");
+                took.push(waited);
+                leader = next;
+                world.restart_all().await;
+                pause(500).await;
+            }
+            for node in 1..=3 {
+                world.crash(node).await;
+            }
+        });
+    }
+    let slowest = took.iter().max().unwrap();
+    println!("{} leaders replaced, the slowest in {slowest:?}", took.len());
+    assert!(*slowest <= Duration::from_secs(2), "{took:?}");
 }
 
 #[test]

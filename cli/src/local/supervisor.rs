@@ -27,7 +27,7 @@ use super::layout::Layout;
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// A daemon that ran this long has recovered: its next pause is the first again.
-const STEADY: Duration = Duration::from_secs(10);
+const STEADY: Duration = Duration::from_secs(3);
 /// How long a daemon may take to stop before it is killed.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A log larger than this is set aside when its daemon starts.

@@ -158,11 +158,12 @@ impl Run for Explain {
         if self.json.json {
             out.json(&serde_json::json!({
                 "name": setting.name, "default": setting.default, "users": users, "live": setting.live,
-                "text": setting.text,
+                "expects": setting.kind.to_string(), "text": setting.text,
             }))?;
             return Ok(Verdict::Good);
         }
         writeln!(out, "{}\n  {}", setting.name, setting.text)?;
+        writeln!(out, "  expects a {}", setting.kind)?;
         writeln!(out, "  default {}; read by {}; a change takes effect {change}", setting.default, users.join(", "))?;
         Ok(Verdict::Good)
     }

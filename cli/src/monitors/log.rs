@@ -6,6 +6,7 @@ use clap::Args;
 use nacre_mon_api::v1;
 
 use super::Asking;
+use super::span::moment;
 use crate::output::{Out, Tone};
 use crate::run::{Run, Verdict};
 
@@ -60,11 +61,10 @@ fn print(asking: &Asking, line: &v1::Event, out: &mut Out) -> anyhow::Result<()>
         "warn" => Tone::Warn,
         _ => Tone::Plain,
     };
-    let (seconds, ms) = (line.at_ms / 1000, line.at_ms % 1000);
     // Quoted text of strangers must not steer a terminal.
     let text: String = line.text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
     let level = out.paint(tone, &line.level);
-    writeln!(out, "{seconds}.{ms:03} {} {level} {}: {text}", line.channel, line.who)?;
+    writeln!(out, "{} {} {level} {}: {text}", moment(line.at_ms), line.channel, line.who)?;
     Ok(())
 }
 

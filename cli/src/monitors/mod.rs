@@ -1,15 +1,21 @@
 //! Verbs that speak with the monitors, and the monitor itself.
 //!
-//! - [`mon`]: `nacre mon`, with [`run`] the daemon. [`status`]: the first page. [`pool`], [`config`], [`osd`], [`log`].
+//! - [`mon`]: `nacre mon`, with [`run`] the daemon. [`status`]: the first page. [`health`], [`pool`], [`config`], [`osd`],
+//!   [`flag`], [`fence`], [`log`].
 
 mod backup;
 mod cert;
 mod config;
+mod fence;
+mod flag;
+mod health;
 mod log;
 mod mon;
 mod osd;
+mod osd_edit;
 mod pool;
 mod run;
+mod span;
 mod status;
 
 use std::time::Duration;
@@ -28,6 +34,9 @@ use crate::run::Verdict;
 
 pub(crate) use cert::Noun as Cert;
 pub(crate) use config::Noun as Config;
+pub(crate) use fence::Noun as Fence;
+pub(crate) use flag::Noun as Flag;
+pub(crate) use health::Health;
 pub(crate) use log::{Log, Watch};
 pub(crate) use mon::Noun as Mon;
 pub(crate) use osd::Noun as Osd;

@@ -8,10 +8,11 @@ use nacre_maps::ClusterMap;
 use nacre_proto::ids::OsdId;
 
 use super::Asking;
+use super::osd_edit::Edit;
 use crate::output::{Out, Tone};
 use crate::run::{Run, Verdict};
 
-/// Look at OSDs.
+/// Look at OSDs and decide about them.
 #[derive(Args)]
 pub(crate) struct Noun {
     #[command(subcommand)]
@@ -22,6 +23,8 @@ pub(crate) struct Noun {
 enum Verb {
     Run(crate::osds::RunOsd),
     Tree(Tree),
+    #[command(flatten)]
+    Edit(Edit),
 }
 
 impl Run for Noun {
@@ -29,6 +32,7 @@ impl Run for Noun {
         match self.verb {
             Verb::Run(verb) => verb.run(out),
             Verb::Tree(verb) => verb.run(out),
+            Verb::Edit(verb) => verb.run(out),
         }
     }
 }

@@ -21,6 +21,8 @@ enum Verb {
     Create(Create),
     Ls(Ls),
     Set(Set),
+    Rename(Rename),
+    Application(Application),
     Rm(Rm),
 }
 
@@ -30,6 +32,8 @@ impl Run for Noun {
             Verb::Create(verb) => verb.run(out),
             Verb::Ls(verb) => verb.run(out),
             Verb::Set(verb) => verb.run(out),
+            Verb::Rename(verb) => verb.run(out),
+            Verb::Application(verb) => verb.run(out),
             Verb::Rm(verb) => verb.run(out),
         }
     }
@@ -59,6 +63,18 @@ struct Create {
     /// What uses it: `block`, `fs`, `s3`, or a name of one's own.
     #[arg(long)]
     application: Option<String>,
+    /// Only devices below this bucket of the crush map.
+    #[arg(long, value_name = "BUCKET")]
+    root: Option<String>,
+    /// A rule of the crush map, instead of failure domain, class and root.
+    #[arg(long, conflicts_with_all = ["failure_domain", "class", "root"])]
+    rule: Option<String>,
+    /// Who decides on the number of pgs later: `on`, `warn` or `off`.
+    #[arg(long, value_name = "WHO")]
+    pg_auto: Option<String>,
+    /// It will hold much: begin with as many pgs as there is room for.
+    #[arg(long)]
+    bulk: bool,
     /// Say what would happen and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -76,6 +92,10 @@ impl Run for Create {
             failure_domain: self.failure_domain,
             device_class: self.class,
             application: self.application,
+            root: self.root,
+            rule: self.rule,
+            pg_auto: self.pg_auto,
+            bulk: self.bulk,
             ..v1::PoolCreate::default()
         };
         self.asking.change(Map::PoolCreate(create), self.dry_run, out)
@@ -148,6 +168,45 @@ impl Run for Set {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let set = v1::PoolSet { pool: self.pool, option: self.option, value: self.value };
         self.asking.change(Map::PoolSet(set), self.dry_run, out)
+    }
+}
+
+/// Give a pool another name.
+#[derive(Args)]
+struct Rename {
+    /// The pool.
+    pool: String,
+    /// Its new name.
+    to: String,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+impl Run for Rename {
+    fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
+        self.asking.change(Map::PoolRename(v1::PoolRename { pool: self.pool, to: self.to }), false, out)
+    }
+}
+
+/// Say what uses a pool.
+#[derive(Args)]
+struct Application {
+    /// The pool.
+    pool: String,
+    /// What uses it: `block`, `fs`, `s3`, or a name of one's own.
+    application: String,
+    /// It uses it no more.
+    #[arg(long)]
+    remove: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+impl Run for Application {
+    fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
+        let enable = !self.remove;
+        let change = v1::PoolApplication { pool: self.pool, application: self.application, enable };
+        self.asking.change(Map::PoolApplication(change), false, out)
     }
 }
 

@@ -1,5 +1,7 @@
 //! `nacre status`: the first page an operator sees.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
 
 use clap::Args;
@@ -7,17 +9,32 @@ use nacre_maps::ClusterMap;
 use nacre_mon_api::v1;
 
 use super::Asking;
+use super::health::tone;
 use crate::output::{Out, Tone};
 use crate::run::{Run, Verdict};
 
-/// Say how the cluster is: health with causes, quorum, OSDs, pools, usage.
+/// Say how the cluster is: health with causes, quorum, OSDs, pools, usage, activity.
 #[derive(Args)]
 #[command(after_long_help = "\
 --json: {cluster, fsid, health, checks: [{name, severity, cause, todo}], epoch, leader, term, monitors: [{name, address,
-votes, silent_ms}], osds: {known, up, in}, pools, pgs, used_bytes, total_bytes, objects}")]
+votes, silent_ms}], osds: {known, up, in}, pools, pgs, pg_states: {state: count}, used_bytes, total_bytes, objects,
+degraded, misplaced, unfound, flags: [{flag, target, until_ms}]}")]
 pub(crate) struct Status {
     #[command(flatten)]
     asking: Asking,
+}
+
+/// Bytes, for a glance.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+        match units.iter().find(|(bits, _)| self.0 >> bits > 0) {
+            Some((bits, unit)) => write!(f, "{:.1} {unit}", self.0 as f64 / (1_u64 << bits) as f64),
+            None => write!(f, "{} B", self.0),
+        }
+    }
 }
 
 impl Run for Status {
@@ -45,14 +62,15 @@ impl Run for Status {
                 "monitors": members(&status), "osds": { "known": osds.0, "up": osds.1, "in": osds.2 },
                 "pools": map.pools.iter().count(), "pgs": pgs, "used_bytes": status.used_bytes,
                 "total_bytes": status.total_bytes, "objects": status.objects,
+                "pg_states": status.pgs.iter().map(|pgs| (pgs.state.clone(), pgs.count)).collect::<BTreeMap<_, _>>(),
+                "degraded": status.degraded, "misplaced": status.misplaced, "unfound": status.unfound,
+                "flags": map.flags.iter().map(|((flag, target), state)| serde_json::json!({
+                    "flag": flag.to_string(), "target": target.to_string(), "until_ms": state.until.map(|until| until.0),
+                })).collect::<Vec<_>>(),
             }))?;
             return Ok(Verdict::Good);
         }
-        let tone = match health.status.as_str() {
-            "ok" => Tone::Good,
-            "warning" => Tone::Warn,
-            _ => Tone::Bad,
-        };
+        let tone = tone(&health.status);
         writeln!(out, "cluster {} ({})", out.paint(Tone::Strong, &connected.cluster), status.fsid)?;
         writeln!(out, "  health    {}", out.paint(tone, &health.status))?;
         for check in health.checks.iter().filter(|check| !check.muted) {
@@ -72,7 +90,24 @@ impl Run for Status {
         writeln!(out, "  map       epoch {}", status.epoch)?;
         writeln!(out, "  osds      {} known, {} up, {} in", osds.0, osds.1, osds.2)?;
         writeln!(out, "  pools     {} with {pgs} pgs", map.pools.iter().count())?;
-        writeln!(out, "  usage     {} of {} bytes, {} objects", status.used_bytes, status.total_bytes, status.objects)?;
+        let (used, total) = (Size(status.used_bytes), Size(status.total_bytes));
+        writeln!(out, "  usage     {used} of {total}, {} objects", status.objects)?;
+        let states: Vec<String> = status.pgs.iter().map(|pgs| format!("{} {}", pgs.count, pgs.state)).collect();
+        let silent = pgs.saturating_sub(status.pgs.iter().map(|pgs| pgs.count).sum());
+        let silent = (silent > 0).then(|| format!("{silent} not reported"));
+        let activity: Vec<String> = states.into_iter().chain(silent).collect();
+        if !activity.is_empty() {
+            writeln!(out, "  activity  {}", activity.join(", "))?;
+        }
+        let copies = [(status.degraded, "missing"), (status.misplaced, "to be moved")];
+        let copies: Vec<String> =
+            copies.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        if !copies.is_empty() {
+            writeln!(out, "            copies of objects: {}", copies.join(", "))?;
+        }
+        if status.unfound > 0 {
+            writeln!(out, "            {} objects of which no copy is found", status.unfound)?;
+        }
         Ok(Verdict::Good)
     }
 }

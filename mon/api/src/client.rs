@@ -18,6 +18,8 @@ use crate::v1;
 use crate::v1::cert_client::CertClient;
 use crate::v1::mon_client::MonClient as Stub;
 
+/// How long one call waits for a barrier.
+const BARRIER_STEP: Duration = Duration::from_secs(1);
 /// How long one monitor gets before the next is asked.
 const ATTEMPT: Duration = Duration::from_secs(3);
 
@@ -157,6 +159,20 @@ impl MonClient {
         self.ask_at(|channel| call(CertClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE))).await
     }
 
+    /// Waits until every OSD that is up has an epoch; gives those that do not have it in time.
+    pub async fn barrier(&self, epoch: u64, patience: Duration) -> Result<Vec<u32>, Status> {
+        let started = Instant::now();
+        loop {
+            let left = patience.saturating_sub(started.elapsed());
+            let patience_ms = u64::try_from(left.min(BARRIER_STEP).as_millis()).unwrap_or(u64::MAX);
+            let ask = v1::BarrierRequest { epoch, patience_ms };
+            let behind = self.ask(|mut stub| async move { stub.barrier(ask).await }).await?.behind;
+            if behind.is_empty() || left <= BARRIER_STEP {
+                return Ok(behind);
+            }
+        }
+    }
+
     /// All of the state.
     pub async fn backup(&self) -> Result<Streaming<v1::BackupPart>, Status> {
         self.ask(|mut stub| async move { stub.backup(v1::BackupRequest {}).await }).await
@@ -184,6 +200,8 @@ impl MonClient {
         let started = Instant::now();
         let mut pause = Duration::from_millis(20);
         let mut last = Status::new(Code::Unavailable, "no monitor is known: name one");
+        // What a monitor said says more than the silence of another.
+        let mut said = None;
         loop {
             for turn in 0..self.monitors.len() {
                 let index = (self.preferred.load(Ordering::Relaxed) + turn) % self.monitors.len();
@@ -195,21 +213,25 @@ impl MonClient {
                         return Ok(reply.into_inner());
                     }
                     Ok(Err(status)) => {
+                        let answered = std::error::Error::source(&status).is_none();
                         let status = from_grpc(&status);
                         if status.code.retry() == Retry::Never {
                             return Err(status);
                         }
                         last = Status::new(status.code, format!("monitor at {address}: {}", status.text));
+                        if answered {
+                            said = Some(last.clone());
+                        }
                     }
                     Err(_) => last = Status::new(Code::TimedOut, format!("monitor at {address} does not answer")),
                 }
                 if started.elapsed() >= self.patience {
-                    return Err(last);
+                    return Err(said.unwrap_or(last));
                 }
             }
             tokio::time::sleep(pause.min(self.patience.saturating_sub(started.elapsed()))).await;
             if started.elapsed() >= self.patience {
-                return Err(last);
+                return Err(said.unwrap_or(last));
             }
             pause = (pause * 2).min(Duration::from_millis(160));
         }

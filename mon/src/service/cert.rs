@@ -121,16 +121,12 @@ pub struct JoinService {
 #[tonic::async_trait]
 impl Join for JoinService {
     async fn join(&self, request: Request<v1::JoinRequest>) -> Result<Response<v1::JoinReply>, tonic::Status> {
-        let passed_on = match request.extensions().get::<Stranger>() {
-            Some(_) => false,
+        let (passed_on, who) = match request.extensions().get::<Stranger>() {
+            Some(Stranger(from)) => (false, Caller::Stranger(from.to_string())),
             None => {
                 let (_, identity) = self.door.know("join", &request)?;
-                identity.name.kind() == Kind::Mon
+                (identity.name.kind() == Kind::Mon, Caller::Member(identity.name.clone()))
             }
-        };
-        let from = match request.extensions().get::<Stranger>() {
-            Some(Stranger(from)) => from.to_string(),
-            None => "passed on by a monitor".into(),
         };
         let message = request.into_inner();
         let answered = match self.office.join(&message).await {
@@ -145,7 +141,6 @@ impl Join for JoinService {
         if let (Err(status), false) = (&answered, passed_on)
             && matches!(from_grpc(status).code, Code::Denied | Code::Invalid)
         {
-            let who = Caller::Stranger(from);
             let why = from_grpc(status).text;
             self.door.gate.refuse(Denied { who, service: Service::Mon, what: "join".into(), why });
         }

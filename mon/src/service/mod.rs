@@ -6,6 +6,7 @@
 pub mod cert;
 pub mod listen;
 pub mod mon;
+pub mod newcomer;
 pub mod raft;
 
 use std::sync::Arc;

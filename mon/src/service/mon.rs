@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::Stream;
 use nacre_mon_api::channel::LARGEST_MESSAGE;
@@ -11,7 +12,7 @@ use nacre_mon_api::v1::command::Verb;
 use nacre_mon_api::v1::mon_client::MonClient as Stub;
 use nacre_mon_api::v1::mon_server::Mon;
 use nacre_net::identity::Ops;
-use nacre_proto::ids::OsdId;
+use nacre_proto::ids::{Epoch, OsdId};
 use nacre_proto::status::{Code, Status};
 use nacre_proto::v1::{FailureReply, FailureReports, OsdBeacon, OsdBeaconReply};
 use tokio::sync::mpsc;
@@ -19,13 +20,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response};
 
-use super::{Door, leader, pass_on};
-use crate::node::Node;
+use super::{Door, Guest, leader, pass_on};
+use crate::node::{Elsewhere, Node};
 use crate::raft::Member;
 use crate::state::hub::Step;
 
 /// Updates a subscriber may be behind before its stream waits for it.
 const AHEAD: usize = 16;
+/// How long after a subscriber turned out to be ahead the quorum is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// Bytes of a backup in one message.
 const PART: usize = 256 << 10;
 
@@ -56,6 +59,14 @@ fn verb_name(verb: &Verb) -> (&'static str, Ops) {
         Some(Map::PoolRemove(_)) => ("pool rm", Ops::ADMIN),
         Some(Map::SettingSet(_)) => ("config set", Ops::ADMIN),
         Some(Map::SettingRemove(_)) => ("config unset", Ops::ADMIN),
+        Some(Map::OsdOut(_)) => ("osd out", Ops::ADMIN),
+        Some(Map::OsdIn(_)) => ("osd in", Ops::ADMIN),
+        Some(Map::OsdDown(_)) => ("osd down", Ops::ADMIN),
+        Some(Map::OsdRemove(_)) => ("osd rm", Ops::ADMIN),
+        Some(Map::OsdLost(_)) => ("osd lost", Ops::ADMIN),
+        Some(Map::FlagSet(_)) => ("flag set", Ops::ADMIN),
+        Some(Map::FlagClear(_)) => ("flag clear", Ops::ADMIN),
+        Some(Map::Unfence(_)) => ("unfence", Ops::ADMIN),
         Some(Map::Fence(_)) => ("fence", Ops::ADMIN),
         Some(Map::Revoke(_)) => ("cert revoke", Ops::ADMIN),
         _ => ("change the map", Ops::ADMIN),
@@ -80,6 +91,19 @@ impl MonService {
         Stub::new(self.node.peers.channel(leader))
             .max_decoding_message_size(LARGEST_MESSAGE)
             .max_encoding_message_size(LARGEST_MESSAGE)
+    }
+
+    /// The newest epoch of the quorum; nothing if none answers.
+    async fn quorum_epoch(&self) -> Option<u64> {
+        match self.node.linearize().await {
+            Ok(()) => Some(self.node.hub.epoch()),
+            Err(Elsewhere::Leader(_, leader)) => {
+                let guest = Guest { who: format!("mon.{}", self.node.identity.mon), passed_on: false };
+                let ask = pass_on(&guest, v1::StatusRequest { local: false }).ok()?;
+                Some(self.onward(&leader).status(ask).await.ok()?.into_inner().epoch)
+            }
+            Err(Elsewhere::Failed(_)) => None,
+        }
     }
 }
 
@@ -118,8 +142,20 @@ impl Mon for MonService {
         let mut have = request.into_inner().have;
         let hub = self.node.hub.clone();
         let (to, updates) = mpsc::channel(AHEAD);
+        let service = self.clone();
         tokio::spawn(async move {
-            let mut epochs = hub.epochs();
+            let (mut epochs, _counted) = (hub.epochs(), hub.subscriber());
+            while hub.epoch() < have {
+                // Either this monitor lags, or the quorum was rebuilt from a backup and what the subscriber has never
+                // was. Only the quorum can tell.
+                match service.quorum_epoch().await {
+                    Some(newest) if newest < have => have = 0,
+                    _ => tokio::select! {
+                        () = tokio::time::sleep(ASK_AGAIN) => {}
+                        () = to.closed() => return,
+                    },
+                }
+            }
             loop {
                 while let Some(step) = hub.next(have) {
                     let (epoch, update) = match step {
@@ -239,6 +275,18 @@ impl Mon for MonService {
             Err(elsewhere) => {
                 let leader = leader(&guest, elsewhere)?;
                 self.onward(&leader).report_failures(pass_on(&guest, message)?).await
+            }
+        }
+    }
+
+    async fn barrier(&self, request: Request<v1::BarrierRequest>) -> Result<Response<v1::BarrierReply>, tonic::Status> {
+        let guest = self.door.admit("barrier", Ops::READ, &request)?;
+        let message = request.into_inner();
+        match self.node.barrier(Epoch(message.epoch), Duration::from_millis(message.patience_ms)).await {
+            Ok(behind) => Ok(Response::new(v1::BarrierReply { behind: behind.iter().map(|osd| osd.0).collect() })),
+            Err(elsewhere) => {
+                let leader = leader(&guest, elsewhere)?;
+                self.onward(&leader).barrier(pass_on(&guest, message)?).await
             }
         }
     }

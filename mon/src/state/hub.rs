@@ -47,11 +47,13 @@ pub struct Hub {
     held: Mutex<Held>,
     epoch: watch::Sender<u64>,
     event: watch::Sender<u64>,
+    subscribers: Arc<()>,
 }
 
 impl Default for Hub {
     fn default() -> Hub {
-        Hub { held: Mutex::default(), epoch: watch::Sender::new(0), event: watch::Sender::new(0) }
+        let (epoch, event) = (watch::Sender::new(0), watch::Sender::new(0));
+        Hub { held: Mutex::default(), epoch, event, subscribers: Arc::new(()) }
     }
 }
 
@@ -90,6 +92,21 @@ impl Hub {
         self.epoch.subscribe()
     }
 
+    /// The newest epoch.
+    pub fn epoch(&self) -> u64 {
+        *self.epoch.borrow()
+    }
+
+    /// Held by whoever follows the map for somebody outside, to be counted.
+    pub fn subscriber(&self) -> Arc<()> {
+        self.subscribers.clone()
+    }
+
+    /// How many hold one.
+    pub fn subscribers(&self) -> usize {
+        Arc::strong_count(&self.subscribers) - 1
+    }
+
     /// Tells of each new line of the cluster log.
     pub fn events(&self) -> watch::Receiver<u64> {
         self.event.subscribe()
@@ -100,8 +117,7 @@ impl Hub {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).map.clone()
     }
 
-    /// The next step for a subscriber at epoch `have`; nothing if it is up to date. One that has a later epoch than
-    /// this monitor waits for it to catch up.
+    /// The next step for a subscriber at epoch `have`; nothing if it is up to date or ahead.
     pub fn next(&self, have: u64) -> Option<Step> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let newest = held.map.epoch.0;

@@ -177,10 +177,10 @@ fn options() -> Options {
     // The journal is written and synced by us alone, see `sync`.
     options.set_manual_wal_flush(true);
     // A monitor writes little: small buffers, few files, few threads, so that it fits into tens of megabytes.
-    options.set_write_buffer_size(2 << 20);
+    options.set_write_buffer_size(1 << 20);
     options.set_max_write_buffer_number(2);
-    options.set_db_write_buffer_size(4 << 20);
-    options.set_max_total_wal_size(8 << 20);
+    options.set_db_write_buffer_size(2 << 20);
+    options.set_max_total_wal_size(4 << 20);
     options.set_max_open_files(64);
     options.set_max_background_jobs(2);
     options.set_keep_log_file_num(2);
@@ -370,6 +370,9 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+#[path = "format_test.rs"]
+mod format_tests;
 #[cfg(test)]
 #[path = "store_test.rs"]
 mod tests;

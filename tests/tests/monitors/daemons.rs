@@ -2,12 +2,18 @@
 //! admin socket and over HTTP, tells systemd, logs as JSON, and ends in good order.
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use nacre_mon_api::MonClient;
+use nacre_net::tls::files;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::*;
+use crate::cluster::{Cluster, nacre_bin, until};
 
 /// Killed when the test ends before it.
 struct Spawned(Child);

@@ -1,9 +1,15 @@
 //! Who belongs to a real cluster: joining by token and by approval, being denied, renewed and revoked.
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nacre_mon_api::{MonClient, v1};
+use nacre_net::identity::{Identity, Name};
+use nacre_net::tls::files;
 use serde_json::Value;
 
-use super::*;
-use nacre_net::identity::{Identity, Name};
+use crate::cluster::{Cluster, nacre_bin, until};
 
 const SOON: Duration = Duration::from_secs(20);
 

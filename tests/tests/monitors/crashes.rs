@@ -1,0 +1,158 @@
+//! Monitors that die, all at once or one after the other, and monitors whose disk has lost something.
+//!
+//! `NACRE_KILLS=50` is the long form (`./x soak mon`): that many kills; the usual one kills leaders for a minute.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Signal, kill_process};
+
+use crate::cluster::{Cluster, note, report, until};
+
+#[test]
+fn commands_survive_the_death_of_leaders() {
+    let asked: Option<u32> = std::env::var("NACRE_KILLS").ok().and_then(|text| text.parse().ok());
+    let (most, enough) = asked.map_or((50, Duration::from_secs(60)), |kills| (kills, Duration::MAX));
+    let began = Instant::now();
+    let cluster = Cluster::up();
+    // given a stream of commands
+    let stop = Arc::new(AtomicBool::new(false));
+    let acknowledged = Arc::new(Mutex::new(Vec::new()));
+    let writer = {
+        let (stop, acknowledged) = (stop.clone(), acknowledged.clone());
+        let client = cluster.client(Duration::from_secs(30));
+        cluster.runtime.spawn(async move {
+            let mut number = 0;
+            while !stop.load(Ordering::Relaxed) && number < 1900 {
+                number += 1;
+                let text = format!("note {number}");
+                client.execute(note(text.clone()), false).await.unwrap();
+                acknowledged.lock().unwrap().push(text);
+                // Spread over the kills: the cluster log, by which they are counted, keeps the newest two thousand.
+                tokio::time::sleep(Duration::from_millis(30).max(Duration::from_millis(4) * most)).await;
+            }
+        })
+    };
+    // when the leader is killed again and again
+    let (mut kills, mut slowest) = (0, Duration::ZERO);
+    while kills < most && (kills < 5 || began.elapsed() < enough) {
+        kills += 1;
+        let before = cluster.status();
+        let pid = cluster.pid(before.mon).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+        let killed = Instant::now();
+        // Whoever answers now leads: a read of the quorum, not of one monitor.
+        let after = cluster.status();
+        slowest = slowest.max(killed.elapsed());
+        assert!(after.leader.is_some());
+        until("the killed monitor comes back", Duration::from_secs(20), || {
+            cluster.pid(before.mon).is_some_and(|now| now != pid)
+                && cluster
+                    .runtime
+                    .block_on(cluster.only(before.mon as u16, Duration::from_secs(1)).status(true))
+                    .is_ok()
+        });
+    }
+    stop.store(true, Ordering::Relaxed);
+    cluster.runtime.block_on(writer).unwrap();
+    report(&format!("{kills} kills, slowest answer of a new leader: {slowest:?}"));
+    // then nothing that was acknowledged is lost, and nothing was done twice
+    let acknowledged = acknowledged.lock().unwrap();
+    let notes = cluster.notes();
+    assert!(!acknowledged.is_empty());
+    for text in acknowledged.iter() {
+        assert_eq!(notes.get(text), Some(&1), "{text}");
+    }
+    assert!(notes.values().all(|count| *count == 1));
+}
+
+#[test]
+fn the_state_survives_the_death_of_all() {
+    let cluster = Cluster::up();
+    let client = cluster.client(Duration::from_secs(10));
+    for number in 0..20 {
+        cluster.runtime.block_on(client.execute(note(format!("note {number}")), false)).unwrap();
+    }
+    cluster.nacre(&["config", "set", "mon.pg.per_osd_target", "77"]);
+    let before = cluster.status();
+    for mon in 0..3 {
+        kill_process(cluster.pid(mon).unwrap(), Signal::KILL).unwrap();
+    }
+    let after = cluster.status();
+    assert_eq!((after.epoch, &after.map), (before.epoch, &before.map));
+    assert_eq!(cluster.notes().keys().filter(|text| text.starts_with("note ")).count(), 20);
+    assert!(cluster.nacre(&["config", "get", "mon.pg.per_osd_target"]).contains("77"));
+}
+
+/// The newest journal of a monitor's store.
+fn journal(cluster: &Cluster, mon: u64) -> PathBuf {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(cluster.data().join(format!("mon.{mon}/store/db")))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    found.sort();
+    found.pop().unwrap()
+}
+
+fn a_damaged_monitor_says_so_and_comes_back(damage: impl Fn(&Path)) {
+    let cluster = Cluster::up();
+    let client = cluster.client(Duration::from_secs(10));
+    for number in 0..20 {
+        cluster.runtime.block_on(client.execute(note(format!("note {number}")), false)).unwrap();
+    }
+    cluster.nacre(&["down"]);
+    damage(&journal(&cluster, 1));
+    cluster.nacre(&["up"]);
+    // It says so, and is a member again under another incarnation, with all there is.
+    until("mon.1 is let in again", Duration::from_secs(30), || {
+        let status = cluster.status();
+        status.members.len() == 3
+            && status.members.iter().any(|member| member.mon == 1 && member.voter && member.node != (1 << 16 | 1))
+    });
+    let log = std::fs::read_to_string(cluster.data().join("log/mon.1.log")).unwrap();
+    assert!(log.contains("the store is damaged"), "{log}");
+    until("mon.1 has caught up", Duration::from_secs(30), || {
+        let own = cluster.runtime.block_on(cluster.only(1, Duration::from_secs(5)).status(true)).unwrap();
+        own.commands == cluster.status().commands
+    });
+}
+
+#[test]
+fn a_cut_log_is_noticed() {
+    a_damaged_monitor_says_so_and_comes_back(|journal| {
+        let file = std::fs::OpenOptions::new().write(true).open(journal).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(length - length / 3).unwrap();
+    });
+}
+
+#[test]
+fn a_flipped_bit_in_the_log_is_noticed() {
+    a_damaged_monitor_says_so_and_comes_back(|journal| {
+        let mut bytes = std::fs::read(journal).unwrap();
+        let at = bytes.len() / 2;
+        bytes[at] ^= 4;
+        std::fs::write(journal, bytes).unwrap();
+    });
+}
+
+#[test]
+fn a_lost_quorum_is_rebuilt_from_a_backup() {
+    let cluster = Cluster::up();
+    cluster.nacre(&["config", "set", "mon.pg.per_osd_target", "77"]);
+    let file = cluster.folder.path().join("mon.backup");
+    cluster.nacre(&["mon", "backup", file.to_str().unwrap()]);
+    cluster.nacre(&["down"]);
+    for mon in 0..3 {
+        std::fs::remove_dir_all(cluster.data().join(format!("mon.{mon}/store"))).unwrap();
+    }
+    cluster.nacre(&["mon", "restore", file.to_str().unwrap()]);
+    cluster.nacre(&["up"]);
+    until("all three vote again", Duration::from_secs(30), || {
+        cluster.status().members.iter().filter(|member| member.voter).count() == 3
+    });
+    assert!(cluster.nacre(&["config", "get", "mon.pg.per_osd_target"]).contains("77"));
+}

@@ -1,0 +1,163 @@
+//! What an operator types, against real monitors: OSDs from their boot to their removal, dry runs, flags that end by
+//! themselves, fences with their barrier, health and mutes. OSDs are played by the test, so that each step is its own.
+
+use std::time::Duration;
+
+use nacre_mon_api::{MonClient, v1};
+use nacre_proto::v1 as map;
+use nacre_proto::v1::map_command::Verb as Map;
+use serde_json::Value;
+
+use crate::cluster::{Cluster, until};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn execute(cluster: &Cluster, client: &MonClient, verb: Map) -> v1::ExecuteReply {
+    let verb = v1::command::Verb::Map(map::MapCommand { verb: Some(verb) });
+    cluster.runtime.block_on(client.execute(verb, false)).unwrap()
+}
+
+/// An OSD that only says that it is there. Size in TiB.
+fn boot(osd: u32, host: &str, size: u64) -> Map {
+    Map::OsdBoot(map::OsdBoot {
+        osd,
+        incarnation: 1,
+        uuid: vec![osd as u8 + 1; 16].into(),
+        public: vec![format!("127.0.0.1:{}", 9000 + osd)],
+        cluster: vec![format!("127.0.0.1:{}", 9000 + osd)],
+        heartbeat: vec![format!("127.0.0.1:{}", 9000 + osd)],
+        host: host.into(),
+        version: "test".into(),
+        capacity_bytes: size << 40,
+        class: "ssd".into(),
+        ..map::OsdBoot::default()
+    })
+}
+
+fn json(cluster: &Cluster, args: &[&str]) -> Value {
+    serde_json::from_str(&cluster.nacre(&[args, &["--json"]].concat())).unwrap()
+}
+
+#[test]
+fn an_osd_from_its_boot_to_its_removal() {
+    let cluster = Cluster::up();
+    let client = cluster.client(SOON);
+    let (good, _, err) = cluster.try_nacre(&["pool", "create", "data"]);
+    assert!(!good && err.contains("no OSD has joined the cluster yet"), "{err}");
+
+    // Each places itself: its host below the root, by its size.
+    for (osd, host, size) in [(0, "a", 1), (1, "b", 1), (2, "c", 2), (3, "d", 4)] {
+        execute(&cluster, &client, boot(osd, host, size));
+    }
+    let tree = json(&cluster, &["osd", "tree"]);
+    let line = |name: &str| tree.as_array().unwrap().iter().find(|line| line["name"] == name).cloned().unwrap();
+    assert_eq!((&line("default")["kind"], &line("default")["weight"]), (&"root".into(), &8.0.into()));
+    assert_eq!((&line("c")["kind"], &line("c")["depth"]), (&"host".into(), &1.into()));
+    assert_eq!((&line("osd.3")["weight"], &line("osd.3")["up"]), (&4.0.into(), &true.into()));
+
+    // Pools can be made from then on; a dry run makes none.
+    let made = json(&cluster, &["pool", "create", "data", "--size", "3", "--application", "block", "--dry-run"]);
+    assert_eq!(made["dry_run"], true);
+    assert!(json(&cluster, &["pool", "ls"]).as_array().unwrap().is_empty());
+    cluster.nacre(&["pool", "create", "data", "--size", "3", "--application", "block"]);
+    cluster.nacre(&["pool", "rename", "data", "vms"]);
+    cluster.nacre(&["pool", "application", "vms", "s3"]);
+    let pools = json(&cluster, &["pool", "ls"]);
+    assert_eq!((&pools[0]["name"], &pools[0]["applications"]), (&"vms".into(), &serde_json::json!(["block", "s3"])));
+
+    // What moves data can be tried: it says how much, and nothing is done.
+    let epoch = cluster.status().epoch;
+    for trial in [
+        &["osd", "out", "3"][..],
+        &["osd", "reweight", "osd.3", "0.5"],
+        &["osd", "weight", "3", "0.5"],
+        &["osd", "move", "3", "host=a"],
+    ] {
+        let would = json(&cluster, &[trial, &["--dry-run"]].concat());
+        assert!(would["moved"]["copies"].as_u64().unwrap() > 0, "{trial:?}: {would}");
+    }
+    assert_eq!(cluster.status().epoch, epoch, "a dry run changes nothing");
+
+    // Removed only when nothing depends on it; what the client says about that is not believed.
+    let (good, _, err) = cluster.try_nacre(&["osd", "safe-to-destroy", "3"]);
+    assert!(!good && err.contains("pgs are mapped to osd.3"), "{err}");
+    cluster.nacre(&["osd", "down", "3"]);
+    let lie = v1::command::Verb::Map(map::MapCommand {
+        verb: Some(Map::OsdRemove(map::OsdRemove { osd: 3, safe: true, force: false })),
+    });
+    let refused = cluster.runtime.block_on(client.execute(lie, false)).unwrap_err();
+    assert!(refused.text.contains("have not reported"), "{refused}");
+    cluster.nacre(&["osd", "out", "3"]);
+    let (good, _, err) = cluster.try_nacre(&["osd", "rm", "3"]);
+    assert!(!good && err.contains("have not reported"), "{err}");
+    cluster.nacre(&["osd", "rm", "3", "--force"]);
+    assert!(json(&cluster, &["osd", "tree"]).as_array().unwrap().iter().all(|line| line["name"] != "osd.3"));
+    until("the audit tells of it", SOON, || {
+        cluster.nacre(&["log", "--channel", "audit", "-n", "200"]).contains("osd.3 removed")
+    });
+}
+
+#[test]
+fn flags_end_fences_wait_and_mutes_hide() {
+    let cluster = Cluster::up();
+    let client = cluster.client(SOON);
+    for (osd, host) in [(0, "a"), (1, "b")] {
+        execute(&cluster, &client, boot(osd, host, 1));
+    }
+
+    // A flag for two seconds is cleared by nobody.
+    cluster.nacre(&["flag", "set", "noout", "--for", "2s", "--why", "cables"]);
+    let flags = json(&cluster, &["flag", "ls"]);
+    assert_eq!((&flags[0]["flag"], &flags[0]["why"]), (&"noout".into(), &"cables".into()));
+    assert_eq!(json(&cluster, &["status"])["flags"][0]["flag"], "noout");
+    until("the flag ends by itself", SOON, || json(&cluster, &["flag", "ls"]).as_array().unwrap().is_empty());
+    cluster.nacre(&["flag", "set", "noout", "--on", "osd.1"]);
+    cluster.nacre(&["flag", "clear", "noout", "--on", "osd.1"]);
+    assert!(json(&cluster, &["flag", "ls"]).as_array().unwrap().is_empty());
+    let (good, _, err) = cluster.try_nacre(&["flag", "set", "nonsense"]);
+    assert!(!good && err.contains("noout"), "{err}");
+
+    // A fence has happened when every OSD that is up knows of it.
+    let (good, out, _) = cluster.try_nacre(&["fence", "add", "77", "--for", "1h", "--wait", "100ms", "--json"]);
+    let fenced: Value = serde_json::from_str(&out).unwrap();
+    assert!(!good && fenced["behind"] == serde_json::json!([0, 1]), "{fenced}");
+    let epoch = fenced["epoch"].as_u64().unwrap();
+    let beacon = |osd| map::OsdBeacon { osd, incarnation: 1, epoch, total_bytes: 1 << 40, ..map::OsdBeacon::default() };
+    let told = cluster.runtime.block_on(async {
+        client.beacon(beacon(0)).await.unwrap();
+        let waiting = cluster.client(SOON);
+        let barrier = tokio::spawn(async move { waiting.barrier(epoch, SOON).await });
+        client.beacon(beacon(1)).await.unwrap();
+        barrier.await.unwrap().unwrap()
+    });
+    assert!(told.is_empty(), "{told:?}");
+    assert_eq!(json(&cluster, &["fence", "ls"])[0]["session"], 77);
+    cluster.nacre(&["fence", "rm", "77"]);
+    assert!(json(&cluster, &["fence", "ls"]).as_array().unwrap().is_empty());
+
+    // Health says what, why and what to do; what is muted is not counted.
+    cluster.nacre(&["osd", "down", "1"]);
+    let checks = |health: &Value| health["checks"].as_array().unwrap().clone();
+    let raised = |health: &Value| {
+        let down = checks(health).into_iter().find(|check| check["details"].to_string().contains("osd.1"));
+        down.unwrap_or_else(|| panic!("{health}"))
+    };
+    let down = raised(&json(&cluster, &["health"]));
+    assert!(down["todo"].as_str().is_some_and(|todo| !todo.is_empty()), "{down}");
+    let name = down["name"].as_str().unwrap();
+    cluster.nacre(&["health", "mute", name, "--for", "1h"]);
+    assert_eq!(raised(&json(&cluster, &["health"]))["muted"], true);
+    cluster.nacre(&["health", "unmute", name]);
+    assert_eq!(raised(&json(&cluster, &["health"]))["muted"], false);
+
+    // Settings know their scope, type, range and whether they take effect at once.
+    let (good, _, err) = cluster.try_nacre(&["config", "set", "mon.pg.per_osd_target", "many"]);
+    assert!(!good && err.contains("number from"), "{err}");
+    let (good, _, err) = cluster.try_nacre(&["config", "set", "mon.pg.per_osd_targe", "70"]);
+    assert!(!good && err.contains("mon.pg.per_osd_target"), "{err}");
+    let explained = json(&cluster, &["config", "explain", "mon.pg.per_osd_target"]);
+    assert!(explained["live"] == true && explained["expects"].to_string().contains("number from"), "{explained}");
+    cluster.nacre(&["config", "set", "osd.memory", "512MiB", "--scope", "class:ssd"]);
+    let got = json(&cluster, &["config", "get", "osd.memory", "--for", "osd.0"]);
+    assert_eq!((&got[0]["value"], &got[0]["from"]), (&"512MiB".into(), &"class:ssd".into()));
+}

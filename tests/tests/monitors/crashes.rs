@@ -60,6 +60,14 @@ fn commands_survive_the_death_of_leaders() {
     report(&format!("{kills} kills, slowest answer of a new leader: {slowest:?}"));
     // then nothing that was acknowledged is lost, and nothing was done twice
     let acknowledged = acknowledged.lock().unwrap();
+    // `nacre log` reads from one monitor, and one that has just come back may still lag.
+    let newest = cluster.status().commands;
+    for mon in 0..3 {
+        until("every monitor has caught up", Duration::from_secs(20), || {
+            let own = cluster.runtime.block_on(cluster.only(mon, Duration::from_secs(5)).status(true));
+            own.is_ok_and(|own| own.commands >= newest)
+        });
+    }
     let notes = cluster.notes();
     assert!(!acknowledged.is_empty());
     for text in acknowledged.iter() {
@@ -82,6 +90,10 @@ fn the_state_survives_the_death_of_all() {
     }
     let after = cluster.status();
     assert_eq!((after.epoch, &after.map), (before.epoch, &before.map));
+    until("mon.0 has caught up", Duration::from_secs(20), || {
+        let own = cluster.runtime.block_on(cluster.only(0, Duration::from_secs(5)).status(true));
+        own.is_ok_and(|own| own.commands >= after.commands)
+    });
     assert_eq!(cluster.notes().keys().filter(|text| text.starts_with("note ")).count(), 20);
     assert!(cluster.nacre(&["config", "get", "mon.pg.per_osd_target"]).contains("77"));
 }

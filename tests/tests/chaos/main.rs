@@ -26,7 +26,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_whatever_happens_to_the_daemons() {
-    let seconds = number("NACRE_CHAOS_SECONDS", 60);
+    let seconds = number("NACRE_CHAOS_SECONDS", 40);
     let seed = number("NACRE_CHAOS_SEED", u64::from(std::process::id()));
     println!("chaos: seed {seed}, {seconds} s of faults (again: NACRE_CHAOS_SEED={seed})");
     let running = Arc::new(Running::start());

@@ -16,22 +16,28 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use nacre_maps::ClusterMap;
 use nacre_net::conn::Responder;
+use nacre_pg::PlacementGroup;
 use nacre_pg::io::{Input, Order, Output, ReadItem, ReadValue, Report, Request, Step, Time, TimerId, TxnId, Way};
 use nacre_pg::msg::PeerMsg;
 use nacre_pg::object::{ObjectInfo, is_temp};
 use nacre_pg::op::{OpId, Reply};
-use nacre_pg::state::{Config, History as PgHistory};
-use nacre_pg::view::{PastIntervals, View, pg_of_hash};
+use nacre_pg::state::Config;
+use nacre_pg::view::{View, pg_of_hash};
 use nacre_pg::wire::{self, Ask, List, Listed, Look, PgLine, Said, Told};
-use nacre_pg::{PlacementGroup, Stored};
-use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SessionId, SnapId, Uuid, Version};
+use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SessionId, SnapId, Uuid};
 use nacre_proto::status::{Code, Status};
-use nacre_proto::txn::{Transaction, TxnOp};
+use nacre_proto::txn::Transaction;
 use nacre_store::{Fullness, ObjectStore, StoreError};
+
+mod follow;
+mod room;
+
+pub use follow::oldest_epoch;
+use room::{RETRY, Scrubbed, Stuck};
 
 use crate::reads;
 use crate::sight::{History, Sight};
-use crate::slots::{Slot, Slots};
+use crate::slots::Slots;
 use crate::tuning::Tuning;
 
 /// What can happen to a shard.
@@ -114,24 +120,6 @@ pub struct Shard<O> {
     scrubbed: BTreeMap<PgId, Scrubbed>,
     started: Instant,
 }
-
-/// A group that waits for room.
-struct Stuck {
-    core: u64,
-    outputs: VecDeque<Output>,
-    inputs: VecDeque<Input>,
-}
-
-/// When a group that is led here was last told to compare its copies.
-struct Scrubbed {
-    light: Instant,
-    deep: Instant,
-}
-
-/// How often space is looked at while there is work.
-const LOOK: Duration = Duration::from_millis(20);
-/// How often groups that wait for room try again.
-const RETRY: Duration = Duration::from_millis(250);
 
 impl<O: Outside> Shard<O> {
     /// With all groups of the store, brought up to the newest map. Maps in which this OSD's run had not begun give
@@ -285,93 +273,6 @@ impl<O: Outside> Shard<O> {
             for output in out.drain(..) {
                 self.carry_out(pg, core, interval, output);
             }
-        }
-    }
-
-    /// Tries again what found no room. Called when room may have come.
-    fn unstick(&mut self) {
-        self.retrying = true;
-        for (pg, stuck) in std::mem::take(&mut self.stuck) {
-            let Stuck { core, outputs, inputs } = stuck;
-            let Some((_, group)) = self.groups.get(&pg).filter(|(number, _)| *number == core) else { continue };
-            let interval = group.info().interval;
-            for output in outputs {
-                self.carry_out(pg, core, interval, output);
-            }
-            match self.stuck.get_mut(&pg) {
-                Some(again) => again.inputs = inputs,
-                None => {
-                    tracing::warn!(%pg, "found room and goes on");
-                    self.work.extend(inputs.into_iter().map(|input| (pg, core, input)));
-                }
-            }
-        }
-        self.retrying = false;
-    }
-
-    /// Tells the monitors of another fullness at once, and those who may no longer be filled.
-    fn look_at_space(&mut self) {
-        let now = Instant::now();
-        if now - self.looked < LOOK {
-            return;
-        }
-        self.looked = now;
-        if !self.stuck.is_empty() {
-            self.unstick();
-            self.drain();
-        }
-        let fullness = self.store.usage().fullness(&self.tuning.full);
-        if fullness != self.fullness {
-            tracing::info!(from = ?self.fullness, to = ?fullness, "the device's fullness has changed");
-            self.fullness = fullness;
-            self.outside.crowded(fullness);
-            self.tune();
-        }
-    }
-
-    /// Slots as the settings and the room on the device allow.
-    fn tune(&mut self) {
-        let Tuning { backfills, scrubs, .. } = self.tuning;
-        let remote = if self.fullness >= Fullness::Backfill { 0 } else { backfills };
-        let told = self.slots.limit([backfills, remote, scrubs]);
-        self.tell_slots(told);
-    }
-
-    fn tell_slots(&mut self, told: Vec<Slot>) {
-        for Slot { pg, core, kind, holder, held, .. } in told {
-            self.work.push_back((pg, core, Input::Slot { kind, holder, granted: held }));
-        }
-    }
-
-    /// Orders scrubs whose time has come, for groups led here, as many at a time as the settings say.
-    fn begin_scrubs(&mut self) {
-        let Tuning { scrubs, scrub_every, deep_every, .. } = self.tuning;
-        let busy = self.groups.values().filter(|(_, group)| group.is_scrubbing()).count();
-        let mut room = scrubs.saturating_sub(busy);
-        let now = Instant::now();
-        for (pg, (core, group)) in &self.groups {
-            if !group.is_clean() {
-                self.scrubbed.remove(pg);
-                continue;
-            }
-            // Groups that become clean here begin at different moments of the period, so that they do not all come due
-            // at once.
-            let share = f64::from(pg.seed.wrapping_mul(0x9e37_79b9)) / f64::from(u32::MAX);
-            let early = |every: Duration| now.checked_sub(every.mul_f64(share)).unwrap_or(now);
-            let last = self
-                .scrubbed
-                .entry(*pg)
-                .or_insert_with(|| Scrubbed { light: early(scrub_every), deep: early(deep_every) });
-            let deep = now - last.deep >= deep_every;
-            if room == 0 || group.is_scrubbing() || !(deep || now - last.light >= scrub_every) {
-                continue;
-            }
-            room -= 1;
-            last.light = now;
-            if deep {
-                last.deep = now;
-            }
-            self.work.push_back((*pg, *core, Input::Order(Order::Scrub { deep })));
         }
     }
 
@@ -563,34 +464,6 @@ impl<O: Outside> Shard<O> {
         Some(now)
     }
 
-    fn on_sight(&mut self, sight: Arc<Sight>) {
-        // What is under way was asked under older maps.
-        self.drain();
-        self.feed(&sight);
-        self.drain();
-        let tuning = Tuning::of(&sight.map, self.me);
-        let before = self.maps.last().cloned();
-        let known = |session: &SessionId| before.as_ref().is_some_and(|before| before.map.is_fenced(*session));
-        let fenced: Vec<SessionId> = sight.map.fenced.keys().filter(|session| !known(session)).copied().collect();
-        self.maps.push(sight);
-        for session in fenced {
-            for (pg, (core, _)) in &self.groups {
-                self.work.push_back((*pg, *core, Input::Order(Order::SessionGone(session))));
-            }
-        }
-        if tuning != self.tuning {
-            self.tuning = tuning;
-            self.tune();
-        }
-        self.make_groups();
-        self.drain();
-        self.take_early();
-        let epoch = self.epoch();
-        let needed = self.groups.values().map(|(_, group)| group.info().interval).min().unwrap_or(epoch);
-        // Pools are made from their first epoch on; some history also serves messages that are late.
-        self.maps.forget_before(Epoch(needed.0.min(epoch.0.saturating_sub(KEEP))));
-    }
-
     /// Takes what waited for a map that is here now.
     fn take_early(&mut self) {
         let epoch = self.epoch();
@@ -600,87 +473,6 @@ impl<O: Outside> Shard<O> {
         for (_, event) in ready {
             self.take(event);
         }
-    }
-
-    /// Gives a map to every group.
-    fn feed(&mut self, sight: &Arc<Sight>) {
-        let groups: Vec<(PgId, u64)> = self.groups.iter().map(|(pg, (core, _))| (*pg, *core)).collect();
-        for (pg, core) in groups {
-            match sight.view(pg) {
-                Some(view) => self.work.push_back((pg, core, Input::Map(view))),
-                None => self.remove(pg),
-            }
-        }
-    }
-
-    /// The pool is gone, and with it the group.
-    fn remove(&mut self, pg: PgId) {
-        let core = self.groups.get(&pg).map_or(0, |(core, _)| *core);
-        self.gone(pg, core);
-        let number = self.number();
-        self.leaving.insert(pg, (number, TxnId(0)));
-        self.submit(pg, number, TxnId(0), Transaction { pg, ops: vec![TxnOp::RemoveCollection] });
-    }
-
-    /// Makes the groups that this OSD leads and that nobody has held yet: all that happened since the pool was made is
-    /// followed through the maps. If these no longer reach back so far, whoever holds the group tells us.
-    fn make_groups(&mut self) {
-        let Some(last) = self.maps.last().cloned() else { return };
-        let missing: Vec<PgId> =
-            last.led_by(self.me).filter(|pg| !self.groups.contains_key(pg) && !self.leaving.contains_key(pg)).collect();
-        for pg in missing {
-            let Some(made) = last.map.pools.get(&pg.pool).map(|pool| pool.created_in) else { continue };
-            let Some((view, interval, past)) = self.followed(pg, made) else { continue };
-            let number = self.number();
-            let group = PlacementGroup::create(pg, self.me, Arc::clone(&self.cfg), Arc::clone(&view), interval);
-            let history = PgHistory { created: made, ..PgHistory::default() };
-            self.groups.insert(pg, (number, group.with_history(&history, &past)));
-            self.work.push_back((pg, number, Input::Map(view)));
-        }
-    }
-
-    /// The present view of a group, where its interval began, and the intervals before it since an epoch.
-    fn followed(&self, pg: PgId, since: Epoch) -> Option<(Arc<View>, Epoch, PastIntervals)> {
-        let mut past = PastIntervals::default();
-        let mut before = self.maps.get(since)?.view(pg)?;
-        let mut interval = since;
-        for epoch in since.0 + 1..=self.epoch().0 {
-            let view = self.maps.get(Epoch(epoch))?.view(pg)?;
-            if !before.same_interval(&view) {
-                past.close(interval, &before);
-                interval = view.epoch;
-            }
-            before = view;
-        }
-        Some((before, interval, past))
-    }
-
-    fn load_groups(&mut self) -> Result<(), String> {
-        let floor = self.epoch();
-        let now = self.now();
-        for pg in self.store.collections().map_err(|error| error.to_string())? {
-            let failed = |error: &dyn std::fmt::Display| format!("pg {pg}: {error}");
-            if self.maps.last().is_some_and(|sight| sight.view(pg).is_none()) {
-                self.remove(pg);
-                continue;
-            }
-            let stored = stored(&*self.store, pg).map_err(|error| failed(&error))?;
-            let epoch = PlacementGroup::stored_epoch(&stored).map_err(|error| failed(&error))?;
-            let view = self.maps.get(epoch).and_then(|sight| sight.view(pg)).ok_or_else(|| {
-                failed(&format_args!("followed the maps up to {}, which is no longer among those kept here", epoch.0))
-            })?;
-            let group = PlacementGroup::load(&stored, self.me, Arc::clone(&self.cfg), view, floor, now)
-                .map_err(|error| failed(&error))?;
-            let number = self.number();
-            self.groups.insert(pg, (number, group));
-            for epoch in epoch.0 + 1..=floor.0 {
-                if let Some(view) = self.maps.get(Epoch(epoch)).and_then(|sight| sight.view(pg)) {
-                    self.work.push_back((pg, number, Input::Map(view)));
-                }
-            }
-        }
-        self.drain();
-        Ok(())
     }
 }
 
@@ -707,25 +499,6 @@ fn line(group: &PlacementGroup) -> PgLine {
         unfound: group.unfound(),
         inconsistent: inconsistent.collect(),
     }
-}
-
-/// Maps kept beyond those that groups need.
-const KEEP: u64 = 500;
-
-/// The oldest epoch a stored group still has to follow, if there is a group.
-pub fn oldest_epoch(store: &dyn ObjectStore) -> Result<Option<Epoch>, String> {
-    let mut oldest = None;
-    for pg in store.collections().map_err(|error| error.to_string())? {
-        let stored = stored(store, pg).map_err(|error| format!("pg {pg}: {error}"))?;
-        let epoch = PlacementGroup::stored_epoch(&stored).map_err(|error| format!("pg {pg}: {error}"))?;
-        oldest = Some(oldest.map_or(epoch, |oldest: Epoch| oldest.min(epoch)));
-    }
-    Ok(oldest)
-}
-
-fn stored(store: &dyn ObjectStore, pg: PgId) -> Result<Stored, StoreError> {
-    let log = store.log(pg, Version::default(), usize::MAX)?;
-    Ok(Stored { meta: store.meta_list(pg)?, log: log.into_iter().map(|(_, entry)| entry).collect() })
 }
 
 /// A page of a group's objects: what the store lists, and what is known to be missing there.

@@ -76,6 +76,10 @@ pub fn config() -> openraft::Config {
         purge_batch_size: 64,
         replication_lag_threshold: 2000,
         enable_pre_vote: Some(true),
+        // A leader that comes back must be elected anew. It may have lost the tail of its log, which it need not have
+        // synced for the others to commit it; leading on in the same term, it would write other entries under the log
+        // ids of those, and nobody could tell the two apart.
+        enable_leader_restore: Some(false),
         backoff: "50ms".into(),
         // They are made for this many messages at once; the defaults take 24 MiB of memory.
         api_channel_size: Some(1024),

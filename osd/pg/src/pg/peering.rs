@@ -16,7 +16,7 @@ use super::recover::Recover;
 use super::replicate::Write;
 use super::scrub::Scrub;
 use super::trim::Trim;
-use super::{Fault, OnCommit, PlacementGroup, Role};
+use super::{Fault, OnCommit, PlacementGroup, Role, drifted};
 use crate::io::{Duration, Output, Request, Step, Time, TimerId};
 use crate::log::{Dups, LogPart, Missing};
 use crate::msg::{Body, Cursor};
@@ -155,9 +155,24 @@ impl PlacementGroup {
     }
 
     fn prior_set(&self) -> PriorSet {
+        self.prior_set_since(self.info.history.started)
+    }
+
+    fn prior_set_since(&self, started: Epoch) -> PriorSet {
         let none = PastIntervals::default();
         let past = if self.cfg.is(Fault::IgnorePast) { &none } else { &self.past };
-        PriorSet::build(&self.view, past, self.info.history.started)
+        PriorSet::build(&self.view, past, started)
+    }
+
+    /// Without whom nothing may be chosen, now that all who are up were heard.
+    ///
+    /// A start that not all made durable says as much of the past as one that all did: the log it chose has what was
+    /// acknowledged before it, and a complete copy that made it durable has that log, or a later choice. Such a copy
+    /// stands for the intervals that ended before; what the started interval itself took may be on others alone.
+    fn blocked_by(&self, p: &Primary) -> BTreeSet<OsdId> {
+        let others = p.peers.iter().filter(|(o, _)| self.view.osd(**o).up).map(|(_, q)| &q.info);
+        let stands = others.chain(std::iter::once(&self.info)).filter(|i| i.is_complete()).map(|i| i.started).max();
+        self.prior_set_since(self.info.history.started.max(stands.unwrap_or_default())).blocked_by
     }
 
     /// Asks everyone of the prior set who has not answered yet.
@@ -298,10 +313,23 @@ impl PlacementGroup {
     /// All were heard: whose log is right, and who is to serve?
     fn choose(&mut self, cx: &mut Step<'_>) {
         let Role::Primary(p) = &self.role else { return };
-        if !p.prior.blocked_by.is_empty() {
+        let blocked_by = self.blocked_by(p);
+        if !blocked_by.is_empty() {
+            // Only here: elsewhere the set is compared with that of the next map.
+            if let Role::Primary(p) = &mut self.role {
+                p.prior.blocked_by = blocked_by;
+            }
             self.stage(cx, Stage::Down, "infos");
             return;
         }
+        if !p.prior.blocked_by.is_empty() {
+            // Who could have told what it promised in those intervals is not here: no promise outlasts a whole lease.
+            let until = cx.now + drifted(self.cfg.lease, &self.cfg, true);
+            if let Role::Primary(p) = &mut self.role {
+                p.old_lease = p.old_lease.max(until);
+            }
+        }
+        let Role::Primary(p) = &self.role else { return };
         let mut infos: BTreeMap<OsdId, &Info> = p.peers.iter().map(|(o, q)| (*o, &q.info)).collect();
         infos.insert(self.me, &self.info);
         let started = infos
@@ -668,3 +696,7 @@ impl PlacementGroup {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "peering_test.rs"]
+mod tests;

@@ -32,7 +32,7 @@ fn small() -> String {
     let address = own_address();
     format!(
         "name = \"pearl\"\naddress = \"{address}\"\nmonitors = 1\nosds = 3\nmds = 0\ns3 = 0\n\
-             [osd_defaults]\nsize = \"1GiB\"\nmemory = \"64MiB\"\n[[hosts]]\nname = \"h1\"\n[[hosts]]\nname = \"h2\"\n[[hosts]]\nname = \"h3\"\n[[pools]]\nname = \"data\"\n"
+             [osd_defaults]\nsize = \"1GiB\"\nmemory = \"64MiB\"\n[[hosts]]\nname = \"h1\"\n[[hosts]]\nname = \"h2\"\n[[hosts]]\nname = \"h3\"\n[[pools]]\nname = \"data\"\napplication = \"test\"\n"
     )
 }
 

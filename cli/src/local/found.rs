@@ -36,6 +36,19 @@ pub(crate) fn wait_for_osds(
     }
 }
 
+/// The cluster's health, as soon as it is good, or as it is after a while: what daemons report of themselves comes with
+/// their beacons, a moment after they are up.
+pub(crate) fn settled(connected: &Connected, patience: Duration) -> anyhow::Result<v1::Health> {
+    let began = Instant::now();
+    loop {
+        let health = connected.runtime.block_on(connected.monitors.status(false))?.health.unwrap_or_default();
+        if health.status == "ok" || began.elapsed() > patience {
+            return Ok(health);
+        }
+        super::pause(Duration::from_millis(50));
+    }
+}
+
 fn create(pool: &Pool) -> v1::PoolCreate {
     v1::PoolCreate {
         name: pool.name.value.to_string(),

@@ -22,6 +22,9 @@ use crate::run::{Run, Verdict};
 /// How long the cluster may take to become healthy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long its first reports may take after that; what is not well by then is told.
+const SETTLES: Duration = Duration::from_secs(5);
+
 /// Start the cluster of a cluster.toml on this machine.
 ///
 /// Checks the file, the data folder and the ports, makes keys and first configuration, starts the daemons under a
@@ -110,7 +113,7 @@ impl Run for Up {
         let seen = self.wait(&layout, &connected)?;
         found::wait_for_osds(cluster, &layout, &connected, PATIENCE)?;
         let pools = found::found(cluster, &layout, &connected, PATIENCE)?;
-        let health = connected.runtime.block_on(connected.monitors.status(false))?.health.unwrap_or_default();
+        let health = found::settled(&connected, SETTLES)?;
         let supervisor = supervisor::holder(&layout)?.context("the supervisor has ended again")?;
 
         let daemons = listed.into_iter().map(|(name, host, at)| Daemon {

@@ -173,7 +173,10 @@ fn a_store_is_not_made_over_another_nor_too_small() {
     bad(&again, &[store.path(), "holds a store already"]);
     // The database is gone, the data still there.
     std::fs::remove_dir_all(store.path.join("kv")).unwrap();
+    let len = || std::fs::metadata(store.path.join("block")).unwrap().len();
+    let before = len();
     bad(&again, &["holds a store already", "wipe"]);
+    assert_eq!(len(), before, "what is refused changes nothing");
     let small = store.beside("small");
     bad(&["format", &small, "--size", "64K", "--cluster", CLUSTER, "--osd", "4"], &["least"]);
     bad(&["format", &small, "--journal", "64K", "--cluster", CLUSTER, "--osd", "4"], &["journal", "1 MiB"]);

@@ -279,6 +279,12 @@ impl DiskStore {
         if kv.exists() {
             return Err(refuse("the folder holds a store already; remove it first if its data is not wanted"));
         }
+        // Before anything is reserved: reserving would make the file of a store that is there longer.
+        if let Ok(device) = FileDevice::open(&block, false)
+            && holds_store(&device).map_err(io("read", &block))?
+        {
+            return Err(refuse("the device holds a store already; wipe its first 8 KiB if its data is not wanted"));
+        }
         // What a failed attempt made would only be in the way of the next.
         let made = Made::new([path, &block, &journal, &kv]);
         std::fs::create_dir_all(path).map_err(io("make", path))?;
@@ -290,9 +296,8 @@ impl DiskStore {
         if blocks.size() < (RESERVED + 64) * BLOCK || device.size() < MIN_JOURNAL {
             return Err(refuse("1.25 MiB of block space and 1 MiB of journal are the least"));
         }
-        let mut head = AlignedBuf::zeroed(BLOCK as usize);
-        blocks.read(0, &mut head).map_err(io("read", &block))?;
-        if Superblock::decode(&head).is_ok() {
+        // Once more, now that nobody else may make one.
+        if holds_store(&blocks).map_err(io("read", &block))? {
             return Err(refuse("the device holds a store already; wipe its first 8 KiB if its data is not wanted"));
         }
         let superblock = Superblock {
@@ -579,6 +584,15 @@ impl Drop for Made {
             };
         }
     }
+}
+
+fn holds_store(device: &FileDevice) -> std::io::Result<bool> {
+    if device.size() < BLOCK {
+        return Ok(false);
+    }
+    let mut head = AlignedBuf::zeroed(BLOCK as usize);
+    device.read(0, &mut head)?;
+    Ok(Superblock::decode(&head).is_ok())
 }
 
 fn zero(device: &FileDevice) -> std::io::Result<()> {

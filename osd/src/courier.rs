@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nacre_maps::map::OsdInfo;
-use nacre_net::conn::{CallError, End, NoService, Peer, Request};
+use nacre_net::conn::{End, NoService, Request};
 use nacre_net::frame::Priority;
 use nacre_net::identity::Name;
 use nacre_net::node::link::{Backoff, Link, State};
@@ -69,7 +68,7 @@ struct Way {
 pub struct Couriers {
     me: OsdId,
     node: Arc<Node>,
-    events: Sender<Event>,
+    events: mpsc::UnboundedSender<Event>,
     ways: Mutex<BTreeMap<OsdId, Way>>,
     signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>,
 }
@@ -83,7 +82,7 @@ fn address(info: &OsdInfo) -> Option<Address> {
 
 impl Couriers {
     /// To nobody yet.
-    pub fn new(me: OsdId, node: Arc<Node>, events: Sender<Event>) -> Arc<Couriers> {
+    pub fn new(me: OsdId, node: Arc<Node>, events: mpsc::UnboundedSender<Event>) -> Arc<Couriers> {
         Arc::new(Couriers { me, node, events, ways: Mutex::default(), signs: Arc::default() })
     }
 
@@ -152,8 +151,17 @@ impl Couriers {
     }
 }
 
-async fn deliver(osd: OsdId, link: Link, mut items: mpsc::UnboundedReceiver<Item>, events: Sender<Event>) {
+/// So many messages are taken at a time.
+const BATCH: usize = 64;
+
+async fn deliver(
+    osd: OsdId,
+    link: Link,
+    mut items: mpsc::UnboundedReceiver<Item>,
+    events: mpsc::UnboundedSender<Event>,
+) {
     let mut connection = 0;
+    let mut batch = Vec::with_capacity(BATCH);
     loop {
         let Ok(peer) = link.peer().await else { return };
         connection += 1;
@@ -168,35 +176,24 @@ async fn deliver(osd: OsdId, link: Link, mut items: mpsc::UnboundedReceiver<Item
                 Some(_) => {}
             }
         }
-        loop {
-            let item = tokio::select! {
+        let mut over = std::pin::pin!(peer.over_with());
+        'up: loop {
+            tokio::select! {
                 biased;
-                _end = peer.over_with() => break,
-                item = items.recv() => item,
-            };
-            match item {
-                None => return,
-                Some(Item::Mark(_)) => {}
-                Some(Item::Say(said)) => {
-                    if send(&peer, said).await.is_err() {
-                        // Whatever the reason, it did not arrive: only a new connection can follow.
-                        peer.close("a message could not be sent");
-                        break;
-                    }
+                _end = over.as_mut() => break,
+                count = items.recv_many(&mut batch, BATCH) => if count == 0 { return },
+            }
+            for item in batch.drain(..) {
+                let Item::Say(said) = item else { continue };
+                if let Err(error) = peer.notify_in_turn(method::SAY, Priority::Normal, Bytes::new(), said).await {
+                    // Whatever the reason, it did not arrive: only a new connection can follow.
+                    tracing::debug!(%osd, %error, "a message could not be sent");
+                    peer.close("a message could not be sent");
+                    break 'up;
                 }
             }
         }
         peer.over_with().await;
-    }
-}
-
-/// Sends without waiting for the answer, except while the peer's window is full.
-async fn send(peer: &Peer, said: Bytes) -> Result<(), CallError> {
-    let request = Request::new(method::SAY, Bytes::new()).with_data(said);
-    match peer.start(request.clone()) {
-        Ok(_taken) => Ok(()),
-        Err(CallError::Full) => peer.call(request).await.map(drop),
-        Err(error) => Err(error),
     }
 }
 

@@ -1,15 +1,14 @@
 //! The OSD as a process: from a data folder to a member of the cluster, and back down in order.
 //!
 //! The data folder holds `tls/` (identity and trusted authorities), `store/` (the local store), `maps` and `runs`, the
-//! count of its starts. One thread runs everything that waits (connections, monitors); each shard has its own.
+//! count of its starts. One thread runs all that waits and all that decides: connections, the shard, the monitors' desk.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use std::{io, thread};
 
 use bytes::Bytes;
 use nacre_maps::health::PgState;
@@ -204,7 +203,7 @@ struct Running {
     desk: Arc<Desk>,
     history: History,
     log: MapLog,
-    events: Sender<Event>,
+    events: mpsc::UnboundedSender<Event>,
     reports: Reports,
     store: Arc<DiskStore>,
     boot: OsdBoot,
@@ -275,7 +274,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     let listener = Listener::bind(&node, Some(listen), Some(&socket)).await?;
     let (tcp, local) = parts(listener.address(), listen);
 
-    let (events, queue) = channel();
+    let (events, queue) = mpsc::unbounded_channel();
     let couriers = Couriers::new(me, Arc::clone(&node), events.clone());
     let gate = Gate::new(Service::Osd, Arc::new(LogAudit));
     let desk = Arc::new(Desk { events: events.clone(), gate, sight: RwLock::new(None), sessions: Mutex::default() });
@@ -315,8 +314,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     running.catch_up(around).await?;
     let (asks, asked) = mpsc::unbounded_channel();
     let shard = running.shard(asks)?;
-    let shard =
-        thread::Builder::new().name("shard-0".into()).spawn(move || shard.run(&queue)).map_err(file(&options.data))?;
+    let shard = tokio::spawn(shard.run(queue));
     let serving = tokio::spawn({
         let desk = Arc::clone(&running.desk);
         listener.serve(Arc::clone(&node), move || Guest::new(Arc::clone(&desk)))
@@ -329,8 +327,8 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     node.take_leave("the OSD stops").await;
     serving.abort();
     let _ = running.events.send(Event::Stop);
-    if shard.join().is_err() {
-        tracing::error!("the shard's thread had panicked");
+    if let Err(error) = shard.await {
+        tracing::error!(%error, "the shard had panicked");
     }
     let Running { store, .. } = running;
     // The shard has let go of it, so this is the last one: what the journal holds needs no replay next time.

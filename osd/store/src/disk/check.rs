@@ -142,7 +142,7 @@ impl DiskStore {
     pub fn repair(self) -> Result<Report, StoreError> {
         self.checkpoint()?;
         let walk = self.engine().walk(false)?;
-        self.engine().kv.commit(walk.fixes)?;
+        self.engine().kv.commit(&mut walk.fixes.into_iter())?;
         Ok(walk.report)
     }
 }

@@ -20,7 +20,7 @@ use super::codec::Put;
 use super::direct::AlignedBuf;
 use super::keys;
 use super::kv::KvOp;
-use super::meta::{decode_log, encode_log};
+use super::meta::{Cell, decode_log, encode_log};
 use super::plan::Plan;
 use super::state::{Layer, LogDelta};
 use super::{Engine, lock};
@@ -164,23 +164,18 @@ impl Engine {
 
     /// Gives the database the layer's metadata.
     pub(crate) fn feed(&self, layer: &Layer, index: &mut LogIndex) -> Result<(), StoreError> {
-        let mut batch = Vec::new();
-        for (key, cell) in &layer.cells {
-            batch.push(match cell {
-                Some(cell) => KvOp::Put(key.clone(), cell.encode()),
-                None => KvOp::Delete(key.clone()),
-            });
-        }
+        let change = |key: &Bytes, value: Option<Vec<u8>>| match value {
+            Some(value) => KvOp::Put(key.clone(), value),
+            None => KvOp::Delete(key.clone()),
+        };
+        let cells = layer.cells.iter().map(|(key, cell)| change(key, cell.as_ref().map(Cell::encode)));
         let dropped: HashSet<u64> = layer.dropped_omaps.iter().copied().collect();
-        for (key, value) in &layer.omap {
-            if dropped.is_empty() || keys::number(key).is_ok_and(|id| !dropped.contains(&id)) {
-                batch.push(match value {
-                    Some(value) => KvOp::Put(key.clone(), value.to_vec()),
-                    None => KvOp::Delete(key.clone()),
-                });
-            }
-        }
-        for id in dropped {
+        let lives = |key: &Bytes| dropped.is_empty() || keys::number(key).is_ok_and(|id| !dropped.contains(&id));
+        let omap = layer.omap.iter().filter(|(key, _)| lives(key));
+        let omap = omap.map(|(key, value)| change(key, value.as_ref().map(|value| value.to_vec())));
+        let mut batch = Vec::new();
+        for id in &dropped {
+            let id = *id;
             self.drop_keys(&keys::first(b'M', id), &keys::past(b'M', id), &mut batch)?;
         }
         for (coll, delta) in &layer.logs {
@@ -196,7 +191,7 @@ impl Engine {
         let mut applied = layer.applied;
         (applied.group, applied.at) = lock(&self.journal).position_after(applied.seq);
         batch.push(KvOp::Put(Bytes::from_static(keys::APPLIED), applied.encode()));
-        self.kv.commit(batch)
+        self.kv.commit(&mut cells.chain(omap).chain(batch))
     }
 
     fn drop_keys(&self, from: &Bytes, to: &Bytes, batch: &mut Vec<KvOp>) -> Result<(), StoreError> {

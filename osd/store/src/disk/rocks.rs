@@ -79,7 +79,7 @@ impl Kv for RocksKv {
         iter.status().map_err(failed)
     }
 
-    fn commit(&self, batch: Vec<KvOp>) -> Result<(), StoreError> {
+    fn commit(&self, batch: &mut dyn Iterator<Item = KvOp>) -> Result<(), StoreError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
         let mut writes = WriteBatch::default();
         for op in batch {

@@ -17,7 +17,6 @@ use nacre_proto::ids::Version;
 
 use super::alloc::Words;
 use super::codec::Put;
-use super::direct::AlignedBuf;
 use super::keys;
 use super::kv::KvOp;
 use super::meta::{Cell, decode_log, encode_log};
@@ -34,7 +33,7 @@ pub(crate) struct LogIndex {
 }
 
 /// Bytes laid down with one call.
-const LAY: usize = 4 << 20;
+const LAY: usize = 2 << 20;
 /// Keys of a dropped omap that are deleted one by one; more are deleted as a range, which costs later reads more.
 const FEW: usize = 1024;
 
@@ -141,7 +140,7 @@ impl Engine {
         let mut blocks: Vec<(u64, &Bytes)> = layer.blocks.iter().map(|(phys, bytes)| (*phys, bytes)).collect();
         blocks.sort_unstable_by_key(|(phys, _)| *phys);
         let failed = |error| StoreError::io("cannot lay down deferred writes", error);
-        let mut buf = AlignedBuf::with_capacity(LAY.min(blocks.len() * BLOCK as usize));
+        let mut buf = lock(&self.laying);
         for part in blocks.chunks(LAY / BLOCK as usize) {
             buf.clear();
             let mut runs: Vec<(u64, usize, usize)> = Vec::new();

@@ -162,6 +162,7 @@ impl Engine {
             settled: Condvar::new(),
             journal: Mutex::new(journal),
             checkpointer: Mutex::default(),
+            laying: Mutex::default(),
             turns: Mutex::new(Turns::default()),
             turned: Condvar::new(),
             poisoned: AtomicBool::new(false),

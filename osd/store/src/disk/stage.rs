@@ -6,7 +6,7 @@
 //! Invariant: applying an effect reads only metadata, and the metadata it reads is that of all earlier effects; so replay
 //! from any checkpoint repeats it exactly.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,13 +18,13 @@ use super::kv::Kv;
 use super::leaf::{Crcs, Cut, Extent, LEAF, Leaf, Packed};
 use super::meta::{Cell, Coll, Header, REFS, Refs};
 use super::record::{Effect, Piece};
-use super::state::{BlockMap, State};
+use super::state::{BlockMap, CellMap, State};
 use crate::error::StoreError;
 
 pub(crate) struct Stage<'a> {
     pub state: &'a mut State,
     pub kv: &'a dyn Kv,
-    pub cells: HashMap<Bytes, Option<Cell>>,
+    pub cells: CellMap,
     pub names: Vec<(Bytes, bool)>,
     pub omap: BTreeMap<Bytes, Option<Bytes>>,
     pub dropped_omaps: Vec<u64>,
@@ -57,7 +57,7 @@ impl<'a> Stage<'a> {
         Stage {
             state,
             kv,
-            cells: HashMap::new(),
+            cells: CellMap::default(),
             names: Vec::new(),
             omap: BTreeMap::new(),
             dropped_omaps: Vec::new(),

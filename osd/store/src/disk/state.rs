@@ -42,6 +42,8 @@ impl Hasher for BlockHasher {
     }
 }
 
+/// Cells by key. Names come from clients, so the hash is seeded; it is looked up several times for each verb, so it is fast.
+pub(crate) type CellMap = HashMap<Bytes, Option<Cell>, foldhash::fast::RandomState>;
 pub(crate) type BlockMap<V> = HashMap<u64, V, BuildHasherDefault<BlockHasher>>;
 pub(crate) type BlockSet = HashSet<u64, BuildHasherDefault<BlockHasher>>;
 
@@ -64,7 +66,7 @@ impl LogDelta {
 /// Changes between two freezes.
 #[derive(Default)]
 pub(crate) struct Layer {
-    pub cells: HashMap<Bytes, Option<Cell>>,
+    pub cells: CellMap,
     /// Objects that came (an empty value) or went (none), in order, for listings.
     pub names: BTreeMap<Bytes, Option<Bytes>>,
     pub omap: BTreeMap<Bytes, Option<Bytes>>,
@@ -169,7 +171,7 @@ pub(crate) struct State {
     pub alloc: Allocator,
     /// Large writes by first block, until the disk has them.
     pub inflight: BTreeMap<u64, Bytes>,
-    pub cells: Cache<Bytes, Option<Cell>>,
+    pub cells: Cache<Bytes, Option<Cell>, foldhash::fast::RandomState>,
     pub blocks: Cache<u64, Bytes, BuildHasherDefault<BlockHasher>>,
     pub colls: BTreeMap<PgId, Arc<Coll>>,
     /// Removed collections whose objects still hold space.

@@ -21,6 +21,7 @@ use nacre_pg::wire::method;
 use nacre_proto::ids::{Incarnation, OsdId};
 use tokio::sync::mpsc;
 
+use crate::pulse::Pulse;
 use crate::shard::Event;
 use crate::sight::Sight;
 
@@ -60,6 +61,8 @@ pub struct Silent {
 
 struct Way {
     link: Link,
+    /// To its pulse.
+    pulse: Link,
     queue: mpsc::UnboundedSender<Item>,
     _tasks: tokio::task::JoinSet<()>,
 }
@@ -71,6 +74,7 @@ pub struct Couriers {
     events: mpsc::UnboundedSender<Event>,
     ways: Mutex<BTreeMap<OsdId, Way>>,
     signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>,
+    pulse: Pulse,
 }
 
 /// Where other OSDs reach this one.
@@ -80,10 +84,15 @@ fn address(info: &OsdInfo) -> Option<Address> {
     whole.parse().ok()
 }
 
+/// Where others feel its pulse.
+fn pulse_of(info: &OsdInfo) -> Option<Address> {
+    info.heartbeat.first().map(|at| Address::of_tcp(*at))
+}
+
 impl Couriers {
     /// To nobody yet.
-    pub fn new(me: OsdId, node: Arc<Node>, events: mpsc::UnboundedSender<Event>) -> Arc<Couriers> {
-        Arc::new(Couriers { me, node, events, ways: Mutex::default(), signs: Arc::default() })
+    pub fn new(me: OsdId, node: Arc<Node>, events: mpsc::UnboundedSender<Event>, pulse: Pulse) -> Arc<Couriers> {
+        Arc::new(Couriers { me, node, events, ways: Mutex::default(), signs: Arc::default(), pulse })
     }
 
     /// A new map: ways to whoever is up in it. Call it within the runtime.
@@ -96,10 +105,14 @@ impl Couriers {
                 signs.remove(&osd);
                 continue;
             }
-            let Some(to) = sight.map.osd_info.get(osd).and_then(|info| address(info)) else { continue };
+            let Some(info) = sight.map.osd_info.get(osd) else { continue };
+            let Some((to, pulse)) = address(info).zip(pulse_of(info)) else { continue };
             match ways.get(&osd) {
-                Some(way) => way.link.move_to(to),
-                None => drop(ways.insert(osd, self.open(osd, to))),
+                Some(way) => {
+                    way.link.move_to(to);
+                    way.pulse.move_to(pulse);
+                }
+                None => drop(ways.insert(osd, self.open(osd, to, pulse))),
             }
             let fresh = Sign { run: state.incarnation, heard: Instant::now(), refused: false };
             let sign = signs.entry(osd).or_insert(fresh);
@@ -109,16 +122,19 @@ impl Couriers {
         }
     }
 
-    fn open(&self, osd: OsdId, to: Address) -> Way {
+    fn open(&self, osd: OsdId, to: Address, pulse: Address) -> Way {
         let expect = Expect::Name(Name::osd(osd));
         let backoff = Backoff { longest: Duration::from_millis(500), ..Backoff::default() };
-        let (link, task) = Link::new(Arc::clone(&self.node), to, expect, 0, backoff, || NoService);
+        let lane = |lane, to| Link::new(Arc::clone(&self.node), to, expect.clone(), lane, backoff, || NoService);
+        let (link, task) = lane(0, to);
+        let (pulse, pulse_task) = lane(1, pulse);
         let (queue, items) = mpsc::unbounded_channel();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(task.run());
         tasks.spawn(deliver(osd, link.clone(), items, self.events.clone()));
-        tasks.spawn(beat(osd, link.clone(), Arc::clone(&self.signs)));
-        Way { link, queue, _tasks: tasks }
+        tasks.spawn_on(pulse_task.run(), self.pulse.runtime());
+        tasks.spawn_on(beat(osd, pulse.clone(), Arc::clone(&self.signs)), self.pulse.runtime());
+        Way { link, pulse, queue, _tasks: tasks }
     }
 
     fn put(&self, to: OsdId, item: Item) {

@@ -1,7 +1,8 @@
 //! The OSD as a process: from a data folder to a member of the cluster, and back down in order.
 //!
 //! The data folder holds `tls/` (identity and trusted authorities), `store/` (the local store), `maps` and `runs`, the
-//! count of its starts. One thread runs all that waits and all that decides: connections, the shard, the monitors' desk.
+//! count of its starts. One thread runs all that waits and all that decides: connections, the shard, the monitors' desk;
+//! another has the pulse.
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,6 +36,7 @@ use tokio::sync::mpsc;
 
 use crate::courier::Couriers;
 use crate::maplog::MapLog;
+use crate::pulse::Pulse;
 use crate::service::{Desk, Guest};
 use crate::shard::{self, Event, Outside, Reports, Shard};
 use crate::sight::{History, SightError};
@@ -275,7 +277,9 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     let (tcp, local) = parts(listener.address(), listen);
 
     let (events, queue) = mpsc::unbounded_channel();
-    let couriers = Couriers::new(me, Arc::clone(&node), events.clone());
+    let pulse = Pulse::start(&node, tcp.ip()).await?;
+    let heartbeat = pulse.address();
+    let couriers = Couriers::new(me, Arc::clone(&node), events.clone(), pulse);
     let gate = Gate::new(Service::Osd, Arc::new(LogAudit));
     let desk = Arc::new(Desk { events: events.clone(), gate, sight: RwLock::new(None), sessions: Mutex::default() });
     let usage = store.usage();
@@ -286,7 +290,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         uuid: Bytes::copy_from_slice(&store.info().store.0),
         public: vec![tcp.to_string()],
         cluster: vec![tcp.to_string()],
-        heartbeat: vec![tcp.to_string()],
+        heartbeat: vec![heartbeat.to_string()],
         host: hostname(),
         local_socket: local,
         version: env!("CARGO_PKG_VERSION").into(),

@@ -1,18 +1,15 @@
-//! A shard: one task that owns placement groups outright. Events come in through one queue; what the groups ask for
+//! A shard: one thread that owns placement groups outright. Events come in through one queue; what the groups ask for
 //! goes to the store, to the peers' couriers, to the monitors' desk, or back to the client that waits.
 //!
-//! It runs on the thread of the connections: what a socket brings, the group's step and what goes out again are one
-//! wake-up. A thread of its own cost two more for each message, which was a third of a small write.
-//!
 //! Invariants:
-//! - a group is stepped by this task alone, its outputs are carried out in order before its next step;
+//! - a group is stepped by this thread alone, its outputs are carried out in order before its next step;
 //! - maps reach every group in order and without gaps;
 //! - a message or request made under a newer map waits until that map has come;
 //! - an answer of an older core (a group that was removed and made again) is recognised by its number and dropped.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
-use std::pin::pin;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,7 +28,6 @@ use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SessionId, SnapId, Uuid};
 use nacre_proto::status::{Code, Status};
 use nacre_proto::txn::Transaction;
 use nacre_store::{Fullness, ObjectStore, StoreError};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 mod follow;
 mod room;
@@ -43,9 +39,6 @@ use crate::reads;
 use crate::sight::{History, Sight};
 use crate::slots::Slots;
 use crate::tuning::Tuning;
-
-/// So many events are taken before connections get their turn again.
-const BATCH: usize = 256;
 
 /// What can happen to a shard.
 #[derive(Debug)]
@@ -98,11 +91,14 @@ pub struct Shard<O> {
     cfg: Arc<Config>,
     store: Arc<dyn ObjectStore>,
     outside: O,
-    events: UnboundedSender<Event>,
+    events: Sender<Event>,
     reports: Reports,
     maps: History,
     groups: BTreeMap<PgId, (u64, PlacementGroup)>,
     next_core: u64,
+    /// The newest map when this run of the OSD began, and the moment: what was before is of a former life.
+    floor: Epoch,
+    began: Time,
     /// Removed here, but not durably yet: the core and the transaction that end it.
     leaving: BTreeMap<PgId, (u64, TxnId)>,
     /// The last transaction of each group.
@@ -137,7 +133,7 @@ impl<O: Outside> Shard<O> {
         store: Arc<dyn ObjectStore>,
         maps: History,
         outside: O,
-        events: UnboundedSender<Event>,
+        events: Sender<Event>,
         reports: Reports,
     ) -> Result<Shard<O>, String> {
         let tuning = Tuning::of(maps.last().map_or(&ClusterMap::empty(Uuid([0; 16])), |sight| &sight.map), me);
@@ -151,6 +147,8 @@ impl<O: Outside> Shard<O> {
             maps,
             groups: BTreeMap::new(),
             next_core: 0,
+            floor: Epoch(0),
+            began: Time(0),
             leaving: BTreeMap::new(),
             submitted: BTreeMap::new(),
             early: VecDeque::new(),
@@ -175,35 +173,21 @@ impl<O: Outside> Shard<O> {
     }
 
     /// Runs until told to stop.
-    pub async fn run(mut self, mut events: UnboundedReceiver<Event>) {
-        let mut batch = Vec::with_capacity(BATCH);
-        let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
+    pub fn run(mut self, events: &Receiver<Event>) {
         loop {
             let retry = (!self.stuck.is_empty()).then_some(RETRY);
             let timer = self.next_timer().map(|at| Duration::from_nanos(at.0.saturating_sub(self.now().0)));
-            let wait = timer.into_iter().chain(retry).min();
-            if let Some(wait) = wait {
-                let at = tokio::time::Instant::now() + wait;
-                // One that rings too early does no harm, and timers are put off far more often than they ring.
-                if alarm.is_elapsed() || at < alarm.deadline() {
-                    alarm.as_mut().reset(at);
-                }
-            }
-            let ringing = wait.is_some();
-            tokio::select! {
-                biased;
-                count = events.recv_many(&mut batch, BATCH) => if count == 0 { return },
-                () = alarm.as_mut(), if ringing => {}
+            let event = match timer.into_iter().chain(retry).min() {
+                None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(wait) => events.recv_timeout(wait),
+            };
+            match event {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(event) => self.take(event),
+                Err(RecvTimeoutError::Timeout) => {}
             }
             self.ring();
             self.drain();
-            for event in batch.drain(..) {
-                if matches!(event, Event::Stop) {
-                    return;
-                }
-                self.take(event);
-                self.drain();
-            }
             self.look_at_space();
         }
     }
@@ -463,7 +447,8 @@ impl<O: Outside> Shard<O> {
         let Some(view) = self.unbroken(pg, said.msg.interval) else { return };
         let number = self.number();
         let group = PlacementGroup::create(pg, self.me, Arc::clone(&self.cfg), Arc::clone(&view), said.msg.interval);
-        self.groups.insert(pg, (number, group.with_history(history, past)));
+        let group = group.with_history(history, past).of_run(self.floor, self.began);
+        self.groups.insert(pg, (number, group));
         self.work.push_back((pg, number, Input::Map(view)));
         self.work.push_back((pg, number, Input::Peer { from, msg: said.msg }));
     }

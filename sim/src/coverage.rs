@@ -22,6 +22,8 @@ pub const SIGHTS: &[&str] = &[
     "object read to its end for a copy",
     "one-way cut",
     "request sent twice",
+    "ranges taken from a clone by a member",
+    "ranges taken from a clone by a primary",
     "slow sync",
     "snapshot removed",
     "split",

@@ -25,7 +25,7 @@ const RARE: &[(Mutant, Option<u64>)] = &[
 /// Each wrong core, and within how many seeds it must be found.
 pub fn mutants() -> Vec<(Mutant, u64)> {
     let bound = |m: Mutant| RARE.iter().find(|(r, _)| *r == m).map_or(Some(BOUND), |(_, b)| *b);
-    Mutant::ALL.into_iter().filter_map(|m| Some((m, bound(m)?))).collect()
+    Mutant::ALL.iter().filter_map(|&m| Some((m, bound(m)?))).collect()
 }
 
 /// Those without a bound.

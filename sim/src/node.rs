@@ -40,6 +40,8 @@ pub struct Node {
     pub running: bool,
     /// Counts runs, so that events of an old one are recognised.
     pub run: u64,
+    /// When this run began, by its clock.
+    pub began: Time,
     /// The newest map it has.
     pub epoch: Epoch,
     /// Its cores, each with the number of its own run (a pg may be removed and made again).
@@ -71,6 +73,7 @@ impl Node {
             store: MemoryStore::default(),
             running: true,
             run: 1,
+            began: Time(clock.0),
             epoch: Epoch(0),
             pgs: BTreeMap::new(),
             next_core: 1,
@@ -119,6 +122,7 @@ impl Node {
         self.running = true;
         self.epoch = floor;
         let now = self.now(at);
+        self.began = now;
         for pg in self.store.collections().unwrap_or_default() {
             let stored = self.stored(pg);
             let epoch = PlacementGroup::stored_epoch(&stored).map_err(|e| format!("{} pg {pg}: {e}", self.id))?;

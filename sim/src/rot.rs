@@ -38,7 +38,9 @@ impl World {
         let pg = pgs[self.rot.rng.below(pgs.len() as u64) as usize];
         let deep = self.rot.rng.chance(1, 2);
         if let Some(osd) = primary(self, pg) {
-            self.input(osd, pg, Input::Order(Order::Scrub { deep }));
+            // Mostly by the clock, now and then by an operator who does not wait for a slot.
+            let order = if self.rot.rng.chance(3, 4) { Order::ScrubDue { deep } } else { Order::Scrub { deep } };
+            self.input(osd, pg, Input::Order(order));
         }
         let delay = self.rot.rng.range(50, 1000) * MS;
         self.after(delay, Event::Scrub);
@@ -51,6 +53,12 @@ impl World {
                 self.input(osd, pg, Input::Order(Order::Scrub { deep: true }));
             }
         }
+    }
+
+    /// Has every pg been scrubbed deeply by its present primary.
+    pub(crate) fn is_scrubbed(&self) -> bool {
+        let core = |pg: &PgId| primary(self, *pg).and_then(|osd| self.nodes[osd.0 as usize].pgs.get(pg));
+        self.maps.last().pgs().iter().all(|pg| core(pg).is_none_or(|(_, g)| g.findings().deep > 0))
     }
 
     /// Makes blocks bad, and lets connections and processes fail while that is repaired.

@@ -170,8 +170,14 @@ pub(crate) fn rest(seed: u64, options: &Options) -> World {
             settle(&mut w);
         }
         if (w.scenario.scrubs || w.scenario.rot) && w.violations.is_empty() {
-            w.scrub_all();
-            settle(&mut w);
+            // A process may die of the last fault just then, and the order with it.
+            for _ in 0..3 {
+                w.scrub_all();
+                settle(&mut w);
+                if w.is_scrubbed() {
+                    break;
+                }
+            }
         }
     }
     w

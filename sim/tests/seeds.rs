@@ -212,3 +212,17 @@ fn a_bad_copy_is_fetched_from_a_member() {
 fn a_scrub_asked_for_during_another_follows_it() {
     expect_fine(&[1328]);
 }
+
+/// An osd came back with an empty disk while the map still showed its former life as up: a message made the pg there, which
+/// served in an interval of that life, and was waited for ever after.
+#[test]
+fn a_pg_made_by_a_message_takes_no_part_in_a_former_life() {
+    expect_fine(&[7314]);
+}
+
+/// The last disk that was to fail did so during the last scrub, whose order went with its process; the simulation took that
+/// for a pg that is never scrubbed.
+#[test]
+fn the_last_scrub_is_ordered_again_if_its_primary_dies() {
+    expect_fine(&[3121]);
+}

@@ -1,3 +1,1 @@
-//! What black-box suites against real processes share; the suites themselves live under `tests/`.
-
-pub mod netns;
+//! Black-box suites against real processes live under `tests/`; the library itself holds nothing.

@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::supervisor::{self, Ask};
-use super::{ConfigArg, HostArg};
+use super::{ConfigArg, Layout};
 use crate::cluster::{load, warn};
 use crate::output::{JsonFlag, Out};
 use crate::run::{Run, Verdict};
@@ -22,8 +22,6 @@ pub(crate) struct Down {
     #[command(flatten)]
     config: ConfigArg,
     #[command(flatten)]
-    host: HostArg,
-    #[command(flatten)]
     json: JsonFlag,
 }
 
@@ -32,7 +30,7 @@ impl Run for Down {
         let loaded = load(&self.config.config)?;
         warn(&loaded);
         let (name, data) = (&loaded.cluster.name.value, &loaded.cluster.data.value);
-        let layout = self.host.layout(&loaded.cluster)?;
+        let layout = Layout(data.clone());
         let stopped = match supervisor::holder(&layout)? {
             None => 0,
             Some(pid) => {
@@ -43,7 +41,7 @@ impl Run for Down {
                     if started.elapsed() > PATIENCE {
                         bail!(
                             "the supervisor (process {pid}) does not end; its log is {}",
-                            layout.supervisor_log().display()
+                            layout.log("supervisor").display()
                         );
                     }
                     super::pause(Duration::from_millis(10));

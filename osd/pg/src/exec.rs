@@ -256,7 +256,7 @@ impl<'a> Workspace<'a> {
         let header = if first { self.omap_header()? } else { Bytes::new() };
         let omap_after = omap.last().map(|(k, _)| k.clone()).or_else(|| at.omap_after.clone());
         let next = more.then_some(CopyCursor { offset, omap_after });
-        Ok(Chunk { at: at.clone(), next, xattrs, header, size: self.info.size, data, omap })
+        Ok(Chunk { at: at.clone(), next, xattrs, header, size: self.info.size, data, omap, shared: None })
     }
 
     /// Takes over another object's content. Who watches stays, and so do snapshots.

@@ -23,6 +23,9 @@ pub enum FormatError {
     /// Written by a newer release.
     #[error("record has version {found}; this release reads up to {known}. Upgrade this osd")]
     TooNew { known: u8, found: u8 },
+    /// Said by an older release, in words that are no longer understood.
+    #[error("message has version {found}; this release understands {known}. Upgrade whoever sent it")]
+    TooOld { known: u8, found: u8 },
     /// The checksum does not match.
     #[error("record fails its checksum; the copy on this osd is damaged")]
     Checksum,

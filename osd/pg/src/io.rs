@@ -111,8 +111,11 @@ pub enum Input {
 /// What an operator or a scheduler may order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Compare the copies; deep: also their bytes.
+    /// An operator's: compare the copies; deep: also their bytes. It needs no slot: who orders it waits for the answer and
+    /// has weighed the load, and where scrubs by the clock are forbidden it is the only way to look.
     Scrub { deep: bool },
+    /// The same, since its time has come: it waits for a slot.
+    ScrubDue { deep: bool },
     /// Decide about objects of which no copy of the needed version is found.
     Unfound { revert: bool },
     /// A session is over: its watches end.

@@ -20,6 +20,8 @@ pub mod format;
 pub mod io;
 pub mod log;
 pub mod msg;
+#[cfg(not(feature = "mutants"))]
+mod mutant;
 #[cfg(feature = "mutants")]
 pub mod mutant;
 pub mod object;

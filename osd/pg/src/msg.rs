@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, Version};
+use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SnapId, Version};
 use nacre_proto::txn::TxnOp;
 
 use crate::codec_enum;
@@ -80,10 +80,47 @@ pub struct Chunk {
     pub header: Bytes,
     /// The object's size.
     pub size: u64,
-    /// Bytes at `at.offset`.
+    /// Bytes from `at.offset` on, but for the ranges in `shared`.
     pub data: Bytes,
     /// Omap entries.
     pub omap: Vec<(Bytes, Bytes)>,
+    /// What is not sent, since the receiver has it.
+    pub shared: Option<Shared>,
+}
+
+/// Ranges that an object has in common with one of its clones: whoever receives the piece takes them from there, and the
+/// two share their space as they do at the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Which clone.
+    pub with: SnapId,
+    /// Offset and length, in order, apart.
+    pub ranges: Vec<(u64, u64)>,
+}
+codec_struct!(Shared { with, ranges });
+
+impl Chunk {
+    /// Where its bytes end.
+    pub fn end(&self) -> u64 {
+        self.next.as_ref().map_or(self.size, |n| n.offset)
+    }
+
+    /// Its bytes and its shared ranges cover what it says they do.
+    pub fn is_sound(&self) -> bool {
+        let Some(shared) = &self.shared else { return true };
+        let mut pos = self.at.offset;
+        let mut own = 0_u64;
+        for &(from, len) in &shared.ranges {
+            let Some(to) = from.checked_add(len) else { return false };
+            if from < pos || to > self.end() || len == 0 {
+                return false;
+            }
+            own += from - pos;
+            pos = to;
+        }
+        own += self.end().saturating_sub(pos);
+        own == self.data.len() as u64
+    }
 }
 
 /// One copy of one object, as a scrub sees it.
@@ -143,8 +180,9 @@ pub enum Body {
     Lease { sent: Time, last: Duration },
     /// You may: I have promised to tell a new primary.
     LeaseAck { sent: Time },
-    /// Primary to a source: send me a piece of this version.
-    Pull { oid: ObjectId, need: Version, at: CopyCursor },
+    /// Primary to a source: send me a piece of this version. With `kin`, the asker has all older clones of the object, and
+    /// a source whose record of the head is of just that version may leave out what is shared with the last of them.
+    Pull { oid: ObjectId, need: Version, at: CopyCursor, kin: Option<Version> },
     /// The piece; or none if I do not hold that version.
     Pulled { oid: ObjectId, need: Version, chunk: Option<Chunk> },
     /// Primary to a member who lacks it.

@@ -1,9 +1,25 @@
-//! Deliberately wrong cores: the proof that the simulation can find what it claims to find. Compiled only under the
-//! feature `mutants`.
+//! Deliberately wrong cores: the proof that the simulation can find what it claims to find. A core can be made wrong only
+//! under the feature `mutants`; in the product the names are all there is of them.
 
-/// One deliberate fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Mutant {
+/// One list gives both the names and the table of all.
+macro_rules! mutants {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// One deliberate fault.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[cfg_attr(not(feature = "mutants"), expect(unreachable_pub, reason = "public with the feature"))]
+        pub enum Mutant {
+            $($(#[$doc])* $name,)*
+        }
+
+        #[cfg(feature = "mutants")]
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &[Mutant] = &[$(Mutant::$name,)*];
+        }
+    };
+}
+
+mutants! {
     /// The primary answers when its own copy is durable.
     AckBeforeReplicas,
     /// A replica acknowledges before its copy is durable.
@@ -50,6 +66,8 @@ pub enum Mutant {
     TrimTooMuch,
     /// Snapshots are recorded as purged when trimming begins.
     PurgeEarly,
+    /// What is recovered takes all of the clone before it, also what has changed since.
+    ShareAll,
     // Faults the core once had: what was mended is taken out again here, so that the mending is proven for good.
     /// A piece of an object that is asked for again is also written again.
     PullTwice,
@@ -67,41 +85,4 @@ pub enum Mutant {
     LosePulls,
     /// A spare copy whose osd was down by the map for a while does not come forward again.
     ReturnSilent,
-}
-
-impl Mutant {
-    /// All of them.
-    pub const ALL: [Mutant; 31] = [
-        Mutant::AckBeforeReplicas,
-        Mutant::AckBeforeDurable,
-        Mutant::SkipUpThru,
-        Mutant::KeepDivergent,
-        Mutant::IgnoreLease,
-        Mutant::IgnoreOldLease,
-        Mutant::DropRequestId,
-        Mutant::ForgetDups,
-        Mutant::LongestLog,
-        Mutant::ShortestLog,
-        Mutant::IgnoreMinSize,
-        Mutant::IgnorePast,
-        Mutant::ActivateEarly,
-        Mutant::TakeStale,
-        Mutant::ReadUncommitted,
-        Mutant::BackfillRaces,
-        Mutant::WriteDegraded,
-        Mutant::SkipClone,
-        Mutant::ForgetErrors,
-        Mutant::SplitForgetsRequests,
-        Mutant::SplitForgetsPast,
-        Mutant::TrimTooMuch,
-        Mutant::PurgeEarly,
-        Mutant::PullTwice,
-        Mutant::AskHoldersOnly,
-        Mutant::ForgetStrays,
-        Mutant::StartBelowMin,
-        Mutant::StaySilent,
-        Mutant::LeaveDamaged,
-        Mutant::LosePulls,
-        Mutant::ReturnSilent,
-    ];
 }

@@ -1,8 +1,9 @@
 //! The placement group as a value: its parts, the dispatch of inputs, its named states.
 //!
 //! Parts: `interval` (maps, roles), `peering` (a new interval to active), `replicate` (writes, acknowledgements,
-//! leases), `operate` (client operations on one object), `recover` (pull and push), `backfill`, `keep` (what the store
-//! holds of the pg itself), `split` (one pg becomes several), `recount` (exact counts after that).
+//! leases), `operate` (client operations on one object), `recover` (pull and push), `piece` (what travels then),
+//! `backfill`, `keep` (what the store holds of the pg itself), `split` (one pg becomes several), `recount` (exact counts
+//! after that), `explain` (one line of cause).
 //!
 //! Invariants, checked after each step when `Config::check` is set:
 //! - `info.last_update` is the log's head, `info.log_tail` its tail;
@@ -11,11 +12,14 @@
 //! - an operation is answered once.
 
 mod backfill;
+mod context;
 mod copy;
+mod explain;
 mod interval;
 mod keep;
 mod operate;
 mod peering;
+mod piece;
 mod recount;
 mod recover;
 mod replicate;
@@ -29,7 +33,7 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, Version};
+use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SnapId, Version};
 use nacre_proto::txn::{Transaction, TxnOp};
 
 use crate::io::{
@@ -41,9 +45,10 @@ use crate::op::{ClientOp, OpId, Reply};
 use crate::state::{Config, Info};
 use crate::view::{PastIntervals, View};
 
+pub(crate) use context::{Context, Running};
 pub use keep::Stored;
-pub(crate) use operate::{Context, Running};
 pub(crate) use peering::Primary;
+use piece::Piece;
 pub use scrub::{Damage, Findings};
 
 /// The states and how one is left for another: `(from, to, by)`. A move that is not listed is a bug and stops the osd
@@ -131,19 +136,12 @@ pub(crate) enum OnRead {
     },
     /// More of an object, for an operation.
     Exec(Box<Running>),
-    /// A piece to push to a member.
-    Push {
+    /// What a piece of an object for another is made of.
+    Piece(Box<Piece>),
+    /// Primary: is the clone here that a piece which came wants to take ranges from.
+    Kin {
         oid: ObjectId,
-        to: OsdId,
-        version: Version,
-        at: CopyCursor,
-    },
-    /// A piece a primary pulls from us.
-    Serve {
-        oid: ObjectId,
-        to: OsdId,
-        need: Version,
-        at: CopyCursor,
+        with: SnapId,
     },
     /// Backfill: listing our own window.
     Window,
@@ -472,7 +470,7 @@ impl PlacementGroup {
             Body::RepAck { durable } => self.on_rep_ack(cx, from, durable),
             Body::Lease { sent, last } => self.on_lease(cx, from, sent, last),
             Body::LeaseAck { sent } => self.on_lease_ack(cx, from, sent),
-            Body::Pull { oid, need, at } => self.on_pull(cx, from, oid, need, at),
+            Body::Pull { oid, need, at, kin } => self.on_pull(cx, from, oid, need, at, kin),
             Body::Pulled { oid, need, chunk } => self.on_pulled(cx, from, oid, need, chunk),
             Body::Push { oid, version, chunk } => self.on_push(cx, from, oid, version, chunk),
             Body::Pushed { oid, version, at } => self.on_pushed(cx, from, oid, version, &at),
@@ -529,8 +527,8 @@ impl PlacementGroup {
         match then {
             OnRead::Load { oid } => self.on_loaded(cx, oid, result),
             OnRead::Exec(running) => self.on_fetched(cx, running, items, result),
-            OnRead::Push { oid, to, version, at } => self.push_read(cx, oid, to, version, at, result),
-            OnRead::Serve { oid, to, need, at } => self.serve_read(cx, oid, to, need, at, result),
+            OnRead::Piece(piece) => self.piece_read(cx, piece, result),
+            OnRead::Kin { oid, with } => self.kin_read(cx, &oid, with, result),
             OnRead::Window => self.window_listed(cx, result),
             OnRead::ScrubWindow => self.scrub_window(result),
             OnRead::Survey(v) => self.survey_read(cx, v, result),
@@ -558,27 +556,14 @@ impl PlacementGroup {
         match order {
             Order::SessionGone(session) => self.session_gone(cx, session),
             Order::Unfound { revert } => self.decide_unfound(cx, revert),
-            Order::Scrub { deep } => self.want_scrub(deep),
+            Order::Scrub { deep } => self.want_scrub(deep, true),
+            Order::ScrubDue { deep } => self.want_scrub(deep, false),
         }
     }
 
     pub(crate) fn reply(cx: &mut Step<'_>, ids: impl IntoIterator<Item = OpId>, reply: &Reply) {
         for op in ids {
             cx.out.push(Output::Reply { op, reply: reply.clone() });
-        }
-    }
-
-    /// One line of cause: why it is not clean, or what operations wait for.
-    pub fn explain(&self) -> String {
-        match &self.role {
-            Role::Dormant => "waits for a map that shows this osd up".to_owned(),
-            Role::Stray => "a spare copy: kept until the primary says that it is no longer needed".to_owned(),
-            Role::Member => match self.view.primary {
-                Some(p) => format!("waits for {p} to tell the log"),
-                None => "no member is up to be primary".to_owned(),
-            },
-            Role::Replica => "follows its primary".to_owned(),
-            Role::Primary(p) => self.explain_primary(p),
         }
     }
 
@@ -617,45 +602,7 @@ impl Config {
     }
 }
 
-#[cfg(feature = "mutants")]
 pub(crate) use crate::mutant::Mutant as Fault;
-
-/// Names of the deliberate faults, for the calls that are constant in the product.
-#[cfg(not(feature = "mutants"))]
-#[derive(Clone, Copy)]
-pub(crate) enum Fault {
-    AckBeforeReplicas,
-    AckBeforeDurable,
-    SkipUpThru,
-    KeepDivergent,
-    IgnoreLease,
-    IgnoreOldLease,
-    DropRequestId,
-    ForgetDups,
-    LongestLog,
-    ShortestLog,
-    IgnoreMinSize,
-    IgnorePast,
-    ActivateEarly,
-    TakeStale,
-    ReadUncommitted,
-    BackfillRaces,
-    WriteDegraded,
-    SkipClone,
-    ForgetErrors,
-    SplitForgetsRequests,
-    SplitForgetsPast,
-    TrimTooMuch,
-    PurgeEarly,
-    PullTwice,
-    AskHoldersOnly,
-    ForgetStrays,
-    StartBelowMin,
-    StaySilent,
-    LeaveDamaged,
-    LosePulls,
-    ReturnSilent,
-}
 
 /// A span shortened (or, for a promise, lengthened) by what clocks may differ in rate.
 pub(crate) fn drifted(d: Duration, cfg: &Config, longer: bool) -> Duration {

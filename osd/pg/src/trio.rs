@@ -1,7 +1,7 @@
 //! Three cores with stores in memory, for tests that say who is up: messages arrive at once and in order, everything is
 //! durable at once, and time leaps on with every question.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, PoolId, SessionId, SnapId};
 use nacre_proto::txn::TxnOp;
 
 use crate::PlacementGroup;
-use crate::io::{Input, Output, ReadItem, ReadValue, Request, Step, Time, TimerId, Way};
+use crate::io::{Input, Output, ReadFault, ReadItem, ReadValue, Request, Step, Time, TimerId, Way};
 use crate::log::ReqId;
 use crate::msg::Body;
 use crate::op::{ClientOp, Op, OpError, OpId, OpResult, Reply, SnapContext};
@@ -38,6 +38,13 @@ pub(crate) struct Trio {
     pub(crate) replies: BTreeMap<u64, Reply>,
     /// Pushed objects get lost on the way.
     pub(crate) no_push: bool,
+    /// Copies that cannot be read until they are replaced.
+    pub(crate) rotten: BTreeSet<(usize, ObjectId)>,
+    /// Slots that are asked for are not given.
+    pub(crate) no_slots: bool,
+    /// Bytes of objects sent in pieces, and those named instead.
+    pub(crate) sent: u64,
+    pub(crate) shared: u64,
     /// Hears nothing.
     pub(crate) deaf: Option<usize>,
     /// Bytes of the largest piece of an object that was sent: of its data or of its omap.
@@ -81,6 +88,10 @@ impl Trio {
             queue,
             replies,
             no_push: false,
+            rotten: BTreeSet::new(),
+            no_slots: false,
+            sent: 0,
+            shared: 0,
             deaf: None,
             largest: 0,
             carried: 0,
@@ -164,19 +175,31 @@ impl Trio {
                 if let Body::Push { chunk, .. } | Body::Pulled { chunk: Some(chunk), .. } = &msg.body {
                     let omap = chunk.omap.iter().map(|(k, v)| k.len() + v.len()).sum();
                     self.largest = self.largest.max(chunk.data.len()).max(omap);
+                    self.sent += chunk.data.len() as u64;
+                    self.shared += chunk.shared.iter().flat_map(|s| &s.ranges).map(|(_, len)| len).sum::<u64>();
                 }
                 self.queue.push_back((to.0 as usize, Input::Peer { from: OsdId(i as u32), msg }));
             }
             Output::Submit { id, txn } => {
-                txn.ops.into_iter().for_each(|op| apply(&mut self.disks[i], op));
+                for op in txn.ops {
+                    if let TxnOp::Remove { oid } | TxnOp::Rename { to: oid, .. } = &op {
+                        self.rotten.remove(&(i, oid.clone()));
+                    }
+                    apply(&mut self.disks[i], op);
+                }
                 self.queue.push_back((i, Input::Committed(id)));
             }
             Output::Read { id, oid, items } => {
-                let values = items.iter().map(|item| read(&self.disks[i], oid.as_ref(), item)).collect();
-                self.queue.push_back((i, Input::ReadDone { id, result: Ok(values) }));
+                let bad = |item: &ReadItem| {
+                    matches!(item, ReadItem::Extent { .. })
+                        && oid.as_ref().is_some_and(|o| self.rotten.contains(&(i, o.clone())))
+                };
+                let one = |item| if bad(item) { Err(ReadFault) } else { Ok(read(&self.disks[i], oid.as_ref(), item)) };
+                let result = items.iter().map(one).collect();
+                self.queue.push_back((i, Input::ReadDone { id, result }));
             }
             Output::Reply { op, reply } => drop(self.replies.insert(op.0, reply)),
-            Output::Ask(Request::Slot { kind, holder, .. }) => {
+            Output::Ask(Request::Slot { kind, holder, .. }) if !self.no_slots => {
                 self.queue.push_back((i, Input::Slot { kind, holder, granted: true }));
             }
             Output::Arm { id: id @ TimerId::Copy { .. }, .. } => self.later.push((i, id)),
@@ -238,6 +261,12 @@ fn apply(disk: &mut Disk, op: TxnOp) {
             let end = offset as usize + data.len();
             bytes.resize(bytes.len().max(end), 0);
             bytes[offset as usize..end].copy_from_slice(&data);
+        }
+        TxnOp::Zero { oid, offset, len } => {
+            let bytes = &mut disk.entry(oid).or_default().bytes;
+            let end = (offset + len) as usize;
+            bytes.resize(bytes.len().max(end), 0);
+            bytes[offset as usize..end].fill(0);
         }
         TxnOp::Truncate { oid, size } => disk.entry(oid).or_default().bytes.resize(size as usize, 0),
         TxnOp::Remove { oid } => drop(disk.remove(&oid)),

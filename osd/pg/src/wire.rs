@@ -15,8 +15,9 @@ use crate::msg::{Body, Chunk, PeerMsg, ScrubLine};
 use crate::op::{ClientOp, Compare, Op, OpId, Reply, SnapContext};
 use crate::{codec_enum, codec_struct};
 
-/// Version 1: the first.
-pub const VERSION: u8 = 1;
+/// Version 2: pieces of objects may name ranges to be taken from a clone, and a scrub that is due is told from an
+/// operator's. Nothing of this reaches a disk, so version 1 is no longer read.
+pub const VERSION: u8 = 2;
 
 codec_enum!(Compression { 0 => Lz4 {}, 1 => Zstd {} });
 codec_struct!(WriteHint { compressible, cold });
@@ -31,14 +32,14 @@ codec_enum!(TxnOp {
     17 => LogRewind { after: a }, 18 => SetMeta { key: a, value: b }, 19 => CreateCollection {},
     20 => SplitCollection { child: a, pg_num: b, meta: c, log: d }, 21 => RemoveCollection {},
 });
-codec_struct!(Chunk { at, next, xattrs, header, size, data, omap });
+codec_struct!(Chunk { at, next, xattrs, header, size, data, omap, shared });
 codec_struct!(ScrubLine { oid, info, size, xattrs, data, omap, damaged });
 codec_enum!(Body {
     0 => Query { history: a, past: b }, 1 => Info { info: a, past: b, lease: c, holder: d, asked: e },
     2 => QueryLog { since: a }, 3 => Log { part: a, dups: b, stats: c },
     4 => Activate { info: a, past: b, part: c, dups: d, reset: e }, 5 => Activated { info: a, missing: b },
     6 => Rep { 0: a }, 7 => RepAck { durable: a },
-    8 => Lease { sent: a, last: b }, 9 => LeaseAck { sent: a }, 10 => Pull { oid: a, need: b, at: c },
+    8 => Lease { sent: a, last: b }, 9 => LeaseAck { sent: a }, 10 => Pull { oid: a, need: b, at: c, kin: d },
     11 => Pulled { oid: a, need: b, chunk: c }, 12 => Push { oid: a, version: b, chunk: c },
     13 => Pushed { oid: a, version: b, at: c }, 15 => Scan { from: a, to: b },
     16 => Scanned { from: a, list: b }, 17 => Progress { to: a, remove: b }, 18 => ProgressAck { to: a },
@@ -102,8 +103,7 @@ impl Ask {
 pub mod method {
     /// A request of a client: [`super::Ask`] in the data, answered by a [`crate::op::Reply`] in the data.
     pub const ASK: u16 = 1;
-    /// A message between replicas, as a notice: [`super::Said`] in the data. What was sent over a connection that stands
-    /// has arrived or will; nobody answers for the transport.
+    /// A message between replicas: [`super::Said`] in the data; the answer only says that it was taken.
     pub const SAY: u16 = 2;
     /// Are you there. Answered at once by the transport's side, so it says nothing about disks.
     pub const PING: u16 = 3;
@@ -171,8 +171,11 @@ pub fn encode<T: Codec>(value: &T) -> Bytes {
 pub fn decode<T: Codec>(bytes: &Bytes) -> Result<T, FormatError> {
     let mut reader = Reader::shared(bytes);
     let version = u8::get(&mut reader)?;
-    if version != VERSION {
+    if version > VERSION {
         return Err(FormatError::TooNew { known: VERSION, found: version });
+    }
+    if version < VERSION {
+        return Err(FormatError::TooOld { known: VERSION, found: version });
     }
     let value = T::get(&mut reader)?;
     reader.finish()?;
@@ -266,4 +269,6 @@ pub struct Tell {
     pub order: Order,
 }
 codec_struct!(Tell { pg, order });
-codec_enum!(Order { 0 => Scrub { deep: a }, 1 => Unfound { revert: a }, 2 => SessionGone { 0: a } });
+codec_enum!(Order {
+    0 => Scrub { deep: a }, 1 => Unfound { revert: a }, 2 => SessionGone { 0: a }, 3 => ScrubDue { deep: a },
+});

@@ -7,7 +7,7 @@ use nacre_proto::ids::{OsdId, PoolId, SessionId, SnapId, Version};
 use super::*;
 use crate::io::{Duration, SlotKind, Time};
 use crate::log::{Change, Delta, Dup, Dups, LogEntry, LogPart, Missing, MissingItem};
-use crate::msg::{CopyAsk, CopyCursor, CopyIs, Cursor, Rep};
+use crate::msg::{CopyAsk, CopyCursor, CopyIs, Cursor, Rep, Shared};
 use crate::op::{CloneLine, OpError, OpResult};
 use crate::state::{History, Info, Stats};
 use crate::view::PastIntervals;
@@ -44,6 +44,7 @@ fn chunk() -> Chunk {
         size: 9000,
         data: vec![7; 300].into(),
         omap: vec![("a".into(), "b".into())],
+        shared: Some(Shared { with: SnapId(4), ranges: vec![(0, 512), (1024, 3072)] }),
     }
 }
 
@@ -91,7 +92,7 @@ fn bodies() -> Vec<Body> {
         Body::RepAck { durable: need },
         Body::Lease { sent: Time(5), last: Duration::ms(8) },
         Body::LeaseAck { sent: Time(5) },
-        Body::Pull { oid: oid(), need, at: at.clone() },
+        Body::Pull { oid: oid(), need, at: at.clone(), kin: Some(v(7, 9)) },
         Body::Pulled { oid: oid(), need, chunk: Some(chunk()) },
         Body::Push { oid: oid(), version: need, chunk: chunk() },
         Body::Pushed { oid: oid(), version: need, at },
@@ -226,9 +227,10 @@ fn holds<T: Codec + PartialEq + Debug>(value: &T) -> Bytes {
 }
 
 #[test]
-fn all_that_travels_comes_back_and_version_1_stays_readable() {
-    let mut now =
-        String::from("# Version 1 of every message, in hex: kind, name, bytes. Kept so that it stays readable.\n");
+fn all_that_travels_comes_back_and_its_bytes_stay_the_same() {
+    let mut now = String::from(
+        "# Version 2 of every message, in hex: kind, name, bytes. Kept so that peers of this version understand each other.\n",
+    );
     let mut line = |kind: &str, name: &str, bytes: Bytes| {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         writeln!(now, "{kind} {name} {hex}").unwrap();
@@ -266,23 +268,32 @@ fn all_that_travels_comes_back_and_version_1_stays_readable() {
         inconsistent: damage,
     };
     line("pg_line", "0", holds(&pg_line));
-    for order in [Order::Scrub { deep: true }, Order::Unfound { revert: false }, Order::SessionGone(SessionId(4))] {
+    let gone = Order::SessionGone(SessionId(4));
+    for order in [Order::Scrub { deep: true }, Order::Unfound { revert: false }, gone, Order::ScrubDue { deep: false }]
+    {
         line("tell", "0", holds(&Tell { pg: ask().pg, order }));
     }
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/pg/wire-1.txt");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/pg/wire-2.txt");
     if std::env::var_os("NACRE_REWRITE").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &now).unwrap();
     }
     let kept = std::fs::read_to_string(&path).unwrap();
-    assert!(kept == now, "bytes of version 1 changed: old peers would not understand them. Raise VERSION instead");
+    assert!(kept == now, "bytes of version 2 changed: old peers would not understand them. Raise VERSION instead");
 }
 
 #[test]
 fn another_version_is_refused_by_its_number() {
     let mut bytes = encode(&ask()).to_vec();
-    bytes[0] = 2;
-    assert_eq!(decode::<Ask>(&bytes.into()), Err(FormatError::TooNew { known: 1, found: 2 }));
+    bytes[0] = VERSION + 1;
+    assert_eq!(decode::<Ask>(&bytes.into()), Err(FormatError::TooNew { known: VERSION, found: VERSION + 1 }));
+    // What peers of version 1 say.
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/pg/wire-1.txt");
+    let kept = std::fs::read_to_string(path).unwrap();
+    let pushed = kept.lines().find_map(|l| l.strip_prefix("peer push ")).unwrap();
+    let bytes: Vec<u8> =
+        (0..pushed.len()).step_by(2).map(|i| u8::from_str_radix(&pushed[i..i + 2], 16).unwrap()).collect();
+    assert_eq!(decode::<Said>(&bytes.into()), Err(FormatError::TooOld { known: VERSION, found: 1 }));
 }
 
 #[test]

@@ -95,7 +95,8 @@ impl<O: Outside> Shard<O> {
             let number = self.number();
             let group = PlacementGroup::create(pg, self.me, Arc::clone(&self.cfg), Arc::clone(&view), interval);
             let history = PgHistory { created: made, ..PgHistory::default() };
-            self.groups.insert(pg, (number, group.with_history(&history, &past)));
+            let group = group.with_history(&history, &past).of_run(self.floor, self.began);
+            self.groups.insert(pg, (number, group));
             self.work.push_back((pg, number, Input::Map(view)));
         }
     }
@@ -119,6 +120,7 @@ impl<O: Outside> Shard<O> {
     pub(super) fn load_groups(&mut self) -> Result<(), String> {
         let floor = self.epoch();
         let now = self.now();
+        (self.floor, self.began) = (floor, now);
         for pg in self.store.collections().map_err(|error| error.to_string())? {
             let failed = |error: &dyn std::fmt::Display| format!("pg {pg}: {error}");
             if self.maps.last().is_some_and(|sight| sight.view(pg).is_none()) {

@@ -115,7 +115,7 @@ impl<O: Outside> Shard<O> {
             if deep {
                 last.deep = now;
             }
-            self.work.push_back((*pg, *core, Input::Order(Order::Scrub { deep })));
+            self.work.push_back((*pg, *core, Input::Order(Order::ScrubDue { deep })));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use nacre_pg::PlacementGroup;
 use nacre_pg::io::{Input, Output, Request, Step, Way};
-use nacre_pg::msg::{Body, PeerMsg};
+use nacre_pg::msg::{Body, Chunk, PeerMsg};
 use nacre_pg::op::{ClientOp, Reply};
 use nacre_pg::view::pg_of_hash;
 use nacre_proto::ids::{Epoch, OsdId, PgId};
@@ -56,9 +56,10 @@ impl World {
             if !stands {
                 return;
             }
+            let floor = self.started_at(to);
             let node = &mut self.nodes[i];
             let core = PlacementGroup::create(pg, to, Arc::clone(&node.cfg), Arc::clone(&view), msg.interval);
-            node.add(core.with_history(history, past));
+            node.add(core.with_history(history, past).of_run(floor, node.began));
             self.input(to, pg, Input::Map(view));
         }
         if self.nodes[i].pgs.get(&pg).is_some_and(|(_, g)| msg.interval < g.info().interval) {
@@ -118,6 +119,14 @@ impl World {
         let run = self.nodes[i].run;
         match output {
             Output::Send { to, msg } => {
+                let shares = |c: &Chunk| c.shared.is_some();
+                match &msg.body {
+                    Body::Push { chunk, .. } if shares(chunk) => self.seen("ranges taken from a clone by a member"),
+                    Body::Pulled { chunk: Some(chunk), .. } if shares(chunk) => {
+                        self.seen("ranges taken from a clone by a primary");
+                    }
+                    _ => {}
+                }
                 let (delay, link) = self.route(End::Osd(osd.0), End::Osd(to.0));
                 self.after(delay, Event::Peer { to, from: osd, link, pg, msg: Box::new(msg) });
             }

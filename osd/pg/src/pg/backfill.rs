@@ -60,6 +60,21 @@ impl Backfill {
         let oid = head_of(oid);
         self.end.as_ref().is_some_and(|end| end.covers(&oid)) && !self.begin.covers(&oid)
     }
+
+    /// Is an older clone of the object still to come to this member.
+    pub(crate) fn owes_older(&self, oid: &ObjectId, to: OsdId) -> bool {
+        let is_older = |o: &ObjectId| o < oid && head_of(o) == head_of(oid);
+        to == self.target && self.todo.iter().map(|(o, _)| o).chain(self.pushing.keys()).any(is_older)
+    }
+
+    /// The next to send, unless it is to wait for an older clone that is on its way.
+    fn next(&mut self) -> Option<(ObjectId, Version)> {
+        let head = head_of(&self.todo.front()?.0);
+        if self.pushing.keys().any(|o| head_of(o) == head) {
+            return None;
+        }
+        self.todo.pop_front()
+    }
 }
 
 fn after(cursor: &Cursor) -> Option<ObjectId> {
@@ -118,7 +133,7 @@ impl PlacementGroup {
             Phase::Pushing => {
                 let mut start = Vec::new();
                 while b.pushing.len() < self.cfg.recover_active {
-                    let Some((oid, version)) = b.todo.pop_front() else { break };
+                    let Some((oid, version)) = b.next() else { break };
                     b.pushing.insert(oid.clone(), (version, CopyCursor::default(), None));
                     start.push((oid, version));
                 }

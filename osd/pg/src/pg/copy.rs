@@ -8,7 +8,7 @@
 
 use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SessionId, Version};
 
-use super::operate::Running;
+use super::Running;
 use super::{OpIds, PlacementGroup, Role};
 use crate::exec::Copied;
 use crate::io::{Duration, Output, Step, TimerId, Way};

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use nacre_proto::ids::{Epoch, OsdId, PgId, PoolId};
 
 use crate::PlacementGroup;
-use crate::io::{Input, Output, Step, Time};
-use crate::msg::Body;
-use crate::state::Config;
-use crate::view::{OsdSight, PoolRules, View};
+use crate::io::{Duration, Input, Output, Step, Time};
+use crate::msg::{Body, PeerMsg};
+use crate::state::{Config, History};
+use crate::view::{OsdSight, PastIntervals, PoolRules, View};
 
 const PG: PgId = PgId { pool: PoolId(1), seed: 0 };
 
@@ -57,4 +57,39 @@ fn a_spare_copy_that_was_down_by_the_map_comes_forward_again() {
     assert_eq!(tells(&mut core, Input::Map(view(3, &[(true, 1), (true, 1), (true, 3)]))), [OsdId(0)]);
     // And once is enough.
     assert_eq!(tells(&mut core, Input::Map(view(4, &[(true, 1), (true, 1), (true, 3)]))), []);
+}
+
+#[test]
+fn a_pg_made_by_a_message_takes_no_part_in_intervals_of_a_former_life() {
+    let cfg = Arc::new(Config { check: true, ..Config::default() });
+    // Its process died and began again with an empty disk, and no map says so yet.
+    let before = view(4, &[(true, 1), (true, 1)]);
+    let core = PlacementGroup::create(PG, OsdId(0), cfg, Arc::clone(&before), Epoch(2));
+    let mut core = core.of_run(Epoch(4), Time(1));
+    assert_eq!(tells(&mut core, Input::Map(before)), []);
+    assert_eq!(core.state(), "dormant", "leads in an interval that it was not there for");
+    tells(&mut core, Input::Map(view(5, &[(true, 5), (true, 1)])));
+    assert_eq!(core.state(), "get_info");
+}
+
+#[test]
+fn a_pg_made_after_a_restart_keeps_what_a_former_life_may_have_promised() {
+    let cfg = Arc::new(Config { check: true, ..Config::default() });
+    let lease = |began: Time| {
+        let first = view(6, &[(true, 1), (true, 6)]);
+        let core = PlacementGroup::create(PG, OsdId(1), Arc::clone(&cfg), Arc::clone(&first), Epoch(6));
+        let mut core = core.of_run(Epoch(5), began);
+        tells(&mut core, Input::Map(first));
+        let body = Body::Query { history: History::default(), past: PastIntervals::default() };
+        let msg = PeerMsg { epoch: Epoch(6), interval: Epoch(6), body };
+        let mut out = Vec::new();
+        let now = Time(10_000_000_000);
+        core.step(&mut Step { now, wall_ms: 1, out: &mut out }, Input::Peer { from: OsdId(0), msg });
+        out.into_iter().find_map(|o| match o {
+            Output::Send { msg: PeerMsg { body: Body::Info { lease, .. }, .. }, .. } => Some(lease),
+            _ => None,
+        })
+    };
+    assert!(lease(Time(9_900_000_000)).unwrap() > Duration::ms(600));
+    assert_eq!(lease(Time(1)), Some(Duration(0)), "a run that began long ago owes nothing");
 }

@@ -89,6 +89,14 @@ impl PlacementGroup {
         self
     }
 
+    /// Says of a pg made in the middle of an osd's run when that began: intervals of a former life, of which peers may still
+    /// speak, give it no role, and what a former life may have promised is kept.
+    pub fn of_run(mut self, floor: Epoch, began: Time) -> PlacementGroup {
+        self.floor = floor;
+        self.promise = Promise { until: began + drifted(self.cfg.lease, &self.cfg, true), holder: None };
+        self
+    }
+
     /// The epoch up to which a stored pg followed its intervals: maps are to be fed from the next one on.
     pub fn stored_epoch(stored: &Stored) -> Result<Epoch, FormatError> {
         let raw = stored.meta.iter().find(|(k, _)| k == INFO).ok_or(FormatError::Short)?;

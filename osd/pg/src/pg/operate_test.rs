@@ -2,7 +2,7 @@
 
 use nacre_proto::ids::{OsdId, SessionId, Version};
 
-use crate::io::{Input, Output, Step, Time};
+use crate::io::{Input, Order, Output, SlotKind, Step, Time};
 use crate::log::ReqId;
 use crate::msg::{Body, PeerMsg, Rep};
 use crate::op::{Op, Reply};
@@ -140,4 +140,32 @@ fn an_object_travels_in_pieces_of_bounded_size() {
     assert!(t.largest <= 2048, "a piece of {} bytes", t.largest);
     assert_eq!(t.disks[0], t.disks[1]);
     assert_eq!(t.disks[1][&oid()].omap.len(), 40);
+}
+
+#[test]
+fn a_scrub_that_is_due_waits_for_its_slot_and_gives_it_back() {
+    let mut t = two();
+    t.ask(0, Op::WriteFull { data: "some".into() });
+    t.no_slots = true;
+    t.queue.push_back((0, Input::Order(Order::ScrubDue { deep: true })));
+    t.settle();
+    assert!(t.cores[0].is_scrubbing() && t.cores[0].findings().passes == 0, "began without a slot");
+    let slot = |granted| (0, Input::Slot { kind: SlotKind::Scrub, holder: OsdId(0), granted });
+    t.queue.push_back(slot(true));
+    t.settle();
+    assert_eq!((t.cores[0].findings().deep, t.cores[0].is_scrubbing()), (1, false));
+    assert!(t.cores[0].slots.is_empty(), "{:?}", t.cores[0].slots);
+}
+
+#[test]
+fn an_operators_scrub_waits_for_no_slot_and_takes_one_that_waits_along() {
+    let mut t = two();
+    t.ask(0, Op::WriteFull { data: "some".into() });
+    t.no_slots = true;
+    for order in [Order::ScrubDue { deep: true }, Order::Scrub { deep: false }] {
+        t.queue.push_back((0, Input::Order(order)));
+    }
+    t.settle();
+    assert_eq!((t.cores[0].findings().deep, t.cores[0].is_scrubbing()), (1, false));
+    assert!(t.cores[0].slots.is_empty(), "{:?}", t.cores[0].slots);
 }

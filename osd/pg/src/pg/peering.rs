@@ -14,7 +14,7 @@ use super::backfill::Backfill;
 use super::recount::Recount;
 use super::recover::Recover;
 use super::replicate::Write;
-use super::scrub::Scrub;
+use super::scrub::{Scrub, Wanted};
 use super::trim::Trim;
 use super::{Fault, OnCommit, PlacementGroup, Role, drifted};
 use crate::io::{Duration, Output, Request, Step, Time, TimerId};
@@ -85,7 +85,7 @@ pub(crate) struct Primary {
     pub(crate) backfill: Option<Backfill>,
     pub(crate) scrub: Option<Scrub>,
     /// A scrub is to begin when the pg is clean: a deep one.
-    pub(crate) scrub_wanted: Option<bool>,
+    pub(crate) scrub_wanted: Option<Wanted>,
     pub(crate) recount: Option<Recount>,
     pub(crate) trim: Option<Trim>,
     /// Slots asked of members; true: granted.
@@ -660,39 +660,6 @@ impl PlacementGroup {
                 self.resend_scrub(cx, osd);
             }
             _ => {}
-        }
-    }
-
-    pub(crate) fn explain_primary(&self, p: &Primary) -> String {
-        let names = |set: &BTreeSet<OsdId>| set.iter().map(OsdId::to_string).collect::<Vec<_>>().join(", ");
-        match &p.stage {
-            Stage::GetInfo { waiting } if waiting.is_empty() => {
-                "waits for its own disk before it chooses a log".to_owned()
-            }
-            Stage::GetInfo { waiting } => format!("waits to hear what {} hold", names(waiting)),
-            Stage::Down => format!(
-                "acknowledged writes may be only on {}, which are down: start one of them, or declare them lost",
-                names(&p.prior.blocked_by)
-            ),
-            Stage::Incomplete => "no osd that is up holds the complete log of the last time the pg served: \
-                                  start the osds that held it"
-                .to_owned(),
-            Stage::WaitActing { want } => {
-                format!(
-                    "asked the monitors to let {} serve while others are filled",
-                    names(&want.iter().copied().collect())
-                )
-            }
-            Stage::GetLog { from } => format!("waits for the log of {from}"),
-            Stage::WaitUpThru => "waits for the monitors to record that this primary is alive".to_owned(),
-            Stage::Activating { waiting } => format!("waits for {} to make the log durable", names(waiting)),
-            Stage::WaitLease => "waits until an older primary can answer no more reads".to_owned(),
-            Stage::Peered => format!(
-                "{} copies are up, min_size is {}: takes no operations until more are",
-                self.view.acting.len(),
-                self.view.pool.min_size
-            ),
-            Stage::Active => self.explain_active(p),
         }
     }
 }

@@ -2,20 +2,21 @@
 //!
 //! What a client waits for goes first. An object travels in bounded pieces, each asked for when the one before is
 //! durable, gathered under a name of its own and put in place by the last. While it travels, writes to it are held back.
+//!
+//! Of one object the older clones go first, then the newer, then the head: each may share space with the one before it
+//! (`piece.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
-use nacre_proto::ids::{ObjectId, OsdId, Version};
-use nacre_proto::txn::{TxnOp, WriteHint};
+use nacre_proto::ids::{ObjectId, OsdId, SnapId, Version};
 
-use super::operate::info_of;
 use super::peering::Primary;
+use super::piece::older;
 use super::{Fault, OnCommit, OnRead, PlacementGroup, Role};
 use crate::io::{Output, ReadFault, ReadItem, ReadValue, Request, Step};
 use crate::log::Missing;
-use crate::msg::{Body, Chunk, CopyCursor, cut_pairs};
-use crate::object::{head_of, temp_of};
+use crate::msg::{Body, Chunk, CopyCursor};
+use crate::object::head_of;
 
 /// What is travelling.
 #[derive(Debug, Default)]
@@ -27,6 +28,8 @@ pub(crate) struct Recover {
     failed: BTreeSet<(ObjectId, OsdId)>,
     /// No source is known for these.
     pub(crate) unfound: BTreeSet<ObjectId>,
+    /// A copy of these was bad: they come whole, sharing nothing.
+    whole: BTreeSet<ObjectId>,
 }
 
 /// One object on its way.
@@ -38,6 +41,8 @@ pub(crate) enum Job {
         at: CopyCursor,
         /// Known while the piece at `at` is being written: none inside is the last piece.
         next: Option<Option<CopyCursor>>,
+        /// A piece that is put in place once the clone it shares with was seen here.
+        held: Option<Box<Chunk>>,
     },
     /// Per member: the piece that is on its way, and where the next begins.
     Push { version: Version, to: BTreeMap<OsdId, (CopyCursor, Option<CopyCursor>)> },
@@ -50,6 +55,39 @@ impl Primary {
         self.recover.active.retain(|_, job| !matches!(job, Job::Pull { from, .. } if !peers.contains_key(from)));
     }
 
+    /// Does it wait until other states of its object are at a member that lacks it: older ones, or here the head's record,
+    /// which says what they share.
+    fn waits_for_kin(&self, own: &Missing, theirs: &Missing, oid: &ObjectId) -> bool {
+        let head = head_of(oid);
+        self.recover.first_of(theirs, oid).is_some()
+            || (*oid != head && own.contains_key(&head) && !self.recover.unfound.contains(&head))
+    }
+
+    /// With what to begin so that this object comes soon; none if that is on its way.
+    fn first_for(&self, own: &Missing, oid: &ObjectId) -> Option<ObjectId> {
+        let r = &self.recover;
+        let mut at = oid.clone();
+        // What is lacked here leads to older ones lacked here, so this ends by itself; the bound says so.
+        for _ in 0..4 {
+            let first = if own.contains_key(&at) {
+                r.first_of(own, &at)
+            } else {
+                let head = head_of(&at);
+                let record = at != head && own.contains_key(&head) && !r.unfound.contains(&head);
+                let theirs = || {
+                    let lists = self.lacking(&at).filter_map(|m| self.peers.get(&m)?.missing.as_ref());
+                    lists.filter_map(|l| r.first_of(l, &at)).min()
+                };
+                if record { Some(head) } else { theirs() }
+            };
+            match first {
+                None => return r.is_free(&at).then_some(at),
+                Some(first) => at = first,
+            }
+        }
+        None
+    }
+
     /// Does a member lack it.
     fn lacking<'a>(&'a self, oid: &'a ObjectId) -> impl Iterator<Item = OsdId> + 'a {
         self.members.iter().copied().filter(move |m| {
@@ -58,45 +96,32 @@ impl Primary {
     }
 }
 
-/// What to read for the piece at a cursor.
-fn piece_items(at: &CopyCursor, bytes: u64, keys: u32) -> Vec<ReadItem> {
-    vec![
-        ReadItem::Meta,
-        ReadItem::Xattrs,
-        ReadItem::OmapHeader,
-        ReadItem::Extent { offset: at.offset, len: bytes },
-        ReadItem::OmapRange { after: at.omap_after.clone(), max: keys },
-    ]
-}
+impl Recover {
+    /// Does it come whole, since a copy of it was bad.
+    pub(crate) fn is_whole(&self, oid: &ObjectId) -> bool {
+        self.whole.contains(oid)
+    }
 
-/// The piece, with the version of the object it is of.
-fn piece(at: &CopyCursor, values: &[ReadValue], bytes: u64) -> Option<(Version, Chunk)> {
-    let [
-        ReadValue::Meta(Some(_)),
-        ReadValue::Pairs(xattrs, _),
-        ReadValue::Data(header),
-        ReadValue::Data(data),
-        ReadValue::Pairs(omap, more),
-    ] = values
-    else {
-        return None;
-    };
-    let info = info_of(xattrs).ok().flatten()?;
-    let first = *at == CopyCursor::default();
-    let offset = at.offset + data.len() as u64;
-    let data_done = offset >= info.size || data.is_empty();
-    let (omap, more) = if data_done { cut_pairs(omap, *more, bytes) } else { (Vec::new(), true) };
-    let omap_after = omap.last().map(|(k, _)| k.clone()).or_else(|| at.omap_after.clone());
-    let chunk = Chunk {
-        at: at.clone(),
-        next: more.then_some(CopyCursor { offset, omap_after }),
-        xattrs: if first { xattrs.clone() } else { Vec::new() },
-        header: if first { header.clone() } else { Bytes::new() },
-        size: info.size,
-        data: data.clone(),
-        omap,
-    };
-    Some((info.version, chunk))
+    /// Copies of these are bad.
+    pub(crate) fn come_whole(&mut self, oids: impl IntoIterator<Item = ObjectId>) {
+        self.whole.extend(oids);
+    }
+
+    /// Could be begun.
+    fn is_free(&self, oid: &ObjectId) -> bool {
+        !self.active.contains_key(oid) && !self.unfound.contains(oid)
+    }
+
+    /// The oldest clone that is lacked too and will come.
+    fn first_of(&self, missing: &Missing, oid: &ObjectId) -> Option<ObjectId> {
+        older(missing, oid).find(|o| !self.unfound.contains(*o)).cloned()
+    }
+
+    fn done(&mut self, oid: &ObjectId) {
+        self.active.remove(oid);
+        self.urgent.remove(oid);
+        self.whole.remove(oid);
+    }
 }
 
 impl PlacementGroup {
@@ -194,14 +219,16 @@ impl PlacementGroup {
         if r.active.len() >= self.cfg.recover_active {
             return false;
         }
-        let free = |oid: &&ObjectId| !r.active.contains_key(*oid) && !r.unfound.contains(*oid);
         let is_lacked = |oid: &&ObjectId| self.missing.contains_key(*oid) || p.lacking(oid).next().is_some();
-        let urgent = r.urgent.iter().find(|o| free(o) && is_lacked(o)).cloned();
+        let urgent = r.urgent.iter().filter(is_lacked).find_map(|o| p.first_for(&self.missing, o));
         let soon = urgent.is_some();
-        let next = urgent.or_else(|| self.missing.keys().find(|o| local && free(o)).cloned()).or_else(|| {
+        let own =
+            || self.missing.keys().find(|o| local && r.is_free(o) && r.first_of(&self.missing, o).is_none()).cloned();
+        let next = urgent.or_else(own).or_else(|| {
             let filled = p.members.iter().filter(|m| local && p.may_fill(**m));
             let lacks = filled.filter_map(|m| p.peers.get(m)).filter_map(|q| q.missing.as_ref());
-            lacks.flat_map(|l| l.keys()).find(free).cloned()
+            let ready = |l: &Missing, o: &ObjectId| r.is_free(o) && !p.waits_for_kin(&self.missing, l, o);
+            lacks.flat_map(|l| l.keys().find(|o| ready(l, o))).next().cloned()
         });
         let Some(oid) = next else {
             let stale = |o: &ObjectId| !self.missing.contains_key(o) && p.lacking(o).next().is_none();
@@ -239,8 +266,8 @@ impl PlacementGroup {
         let source = known.or_else(|| p.peers.keys().copied().find(untried).filter(|_| asks_all));
         if let Some(from) = source {
             let at = CopyCursor::default();
-            self.desk.send(cx, from, Body::Pull { oid: oid.clone(), need, at: at.clone() });
-            p.recover.active.insert(oid, Job::Pull { from, need, at, next: None });
+            p.recover.active.insert(oid.clone(), Job::Pull { from, need, at: at.clone(), next: None, held: None });
+            self.ask_piece_of(cx, from, oid, need, at);
             return;
         }
         p.recover.unfound.insert(oid);
@@ -248,37 +275,32 @@ impl PlacementGroup {
 
     fn start_push(&mut self, cx: &mut Step<'_>, oid: ObjectId, soon: bool) {
         let Role::Primary(p) = &mut self.role else { return };
+        let ready = |m: &OsdId| {
+            let theirs = p.peers.get(m).and_then(|q| q.missing.as_ref());
+            (soon || p.may_fill(*m)) && theirs.is_some_and(|l| !p.waits_for_kin(&self.missing, l, &oid))
+        };
         let to: BTreeMap<OsdId, (CopyCursor, Option<CopyCursor>)> =
-            p.lacking(&oid).filter(|m| soon || p.may_fill(*m)).map(|m| (m, (CopyCursor::default(), None))).collect();
+            p.lacking(&oid).filter(ready).map(|m| (m, (CopyCursor::default(), None))).collect();
         let need =
             to.keys().find_map(|m| p.peers.get(m)?.missing.as_ref()?.get(&oid).map(|i| i.need)).unwrap_or_default();
-        for &m in to.keys() {
-            let at = CopyCursor::default();
-            let items = piece_items(&at, self.cfg.chunk_bytes, self.cfg.chunk_keys);
-            let then = OnRead::Push { oid: oid.clone(), to: m, version: need, at };
-            self.desk.read(cx, Some(oid.clone()), items, then);
+        let members: Vec<OsdId> = to.keys().copied().collect();
+        p.recover.active.insert(oid.clone(), Job::Push { version: need, to });
+        for m in members {
+            self.read_piece(cx, oid.clone(), m, need, CopyCursor::default());
         }
-        p.recover.active.insert(oid, Job::Push { version: need, to });
     }
 
-    /// Reads the piece at `at` for a member.
-    pub(crate) fn read_piece(&mut self, cx: &mut Step<'_>, oid: ObjectId, to: OsdId, version: Version, at: CopyCursor) {
-        let items = piece_items(&at, self.cfg.chunk_bytes, self.cfg.chunk_keys);
-        self.desk.read(cx, Some(oid.clone()), items, OnRead::Push { oid, to, version, at });
-    }
-
-    pub(crate) fn push_read(
+    /// Primary: the piece for a member was read.
+    pub(crate) fn push_piece(
         &mut self,
         cx: &mut Step<'_>,
         oid: ObjectId,
         to: OsdId,
         version: Version,
-        at: CopyCursor,
-        result: Result<Vec<ReadValue>, ReadFault>,
+        chunk: Option<Chunk>,
     ) {
-        let found = result.ok().and_then(|values| piece(&at, &values, self.cfg.chunk_bytes));
-        match found {
-            Some((_, chunk)) => {
+        match chunk {
+            Some(chunk) => {
                 if !self.backfill_next(&oid, to, chunk.next.as_ref())
                     && let Role::Primary(p) = &mut self.role
                     && let Some(Job::Push { to: members, .. }) = p.recover.active.get_mut(&oid)
@@ -305,32 +327,32 @@ impl PlacementGroup {
             p.recover.active.remove(&oid);
             p.recover.unfound.remove(&oid);
             p.recover.failed.retain(|(o, _)| *o != oid);
+            p.recover.come_whole([oid]);
             p.clean = false;
         }
     }
 
     /// Source: a piece is asked for.
-    pub(crate) fn on_pull(&mut self, cx: &mut Step<'_>, from: OsdId, oid: ObjectId, need: Version, at: CopyCursor) {
+    pub(crate) fn on_pull(
+        &mut self,
+        cx: &mut Step<'_>,
+        from: OsdId,
+        oid: ObjectId,
+        need: Version,
+        at: CopyCursor,
+        kin: Option<Version>,
+    ) {
         if self.missing.contains_key(&oid) {
             self.desk.send(cx, from, Body::Pulled { oid, need, chunk: None });
             return;
         }
-        let items = piece_items(&at, self.cfg.chunk_bytes, self.cfg.chunk_keys);
-        self.desk.read(cx, Some(oid.clone()), items, OnRead::Serve { oid, to: from, need, at });
+        self.serve_piece(cx, oid, from, need, at, kin);
     }
 
-    pub(crate) fn serve_read(
-        &mut self,
-        cx: &mut Step<'_>,
-        oid: ObjectId,
-        to: OsdId,
-        need: Version,
-        at: CopyCursor,
-        result: Result<Vec<ReadValue>, ReadFault>,
-    ) {
-        let found = result.ok().and_then(|values| piece(&at, &values, self.cfg.chunk_bytes));
-        let chunk = found.filter(|(version, _)| *version == need).map(|(_, chunk)| chunk);
-        self.desk.send(cx, to, Body::Pulled { oid, need, chunk });
+    /// Primary: asks a source for a piece.
+    fn ask_piece_of(&self, cx: &mut Step<'_>, from: OsdId, oid: ObjectId, need: Version, at: CopyCursor) {
+        let kin = self.kin(&oid);
+        self.desk.send(cx, from, Body::Pull { oid, need, at, kin });
     }
 
     /// Primary: a piece has come.
@@ -344,7 +366,9 @@ impl PlacementGroup {
     ) {
         let twice = self.cfg.is(Fault::PullTwice);
         let Role::Primary(p) = &mut self.role else { return };
-        let Some(Job::Pull { from: asked, need: wanted, at, next }) = p.recover.active.get_mut(&oid) else { return };
+        let Some(Job::Pull { from: asked, need: wanted, at, next, held }) = p.recover.active.get_mut(&oid) else {
+            return;
+        };
         if *asked != from || *wanted != need {
             return;
         }
@@ -354,10 +378,39 @@ impl PlacementGroup {
             return;
         };
         // Sent twice after a lost connection: the first is being written.
-        if chunk.at != *at || (next.is_some() && !twice) {
+        if chunk.at != *at || (next.is_some() && !twice) || !chunk.is_sound() {
             return;
         }
         *next = Some(chunk.next.clone());
+        let Some(with) = chunk.shared.as_ref().map(|s| s.with) else { return self.place_pulled(cx, oid, chunk) };
+        *held = Some(Box::new(chunk));
+        let clone = ObjectId { snap: with, ..oid.clone() };
+        self.desk.read(cx, Some(clone), vec![ReadItem::Meta], OnRead::Kin { oid, with });
+    }
+
+    /// Primary: the clone a piece shares with was looked for here.
+    pub(crate) fn kin_read(
+        &mut self,
+        cx: &mut Step<'_>,
+        oid: &ObjectId,
+        with: SnapId,
+        result: Result<Vec<ReadValue>, ReadFault>,
+    ) {
+        let Role::Primary(p) = &mut self.role else { return };
+        let Some(Job::Pull { held, .. }) = p.recover.active.get_mut(oid) else { return };
+        let Some(chunk) = held.take_if(|c| c.shared.as_ref().is_some_and(|s| s.with == with)) else { return };
+        let clone = ObjectId { snap: with, ..oid.clone() };
+        let here = matches!(result.as_deref(), Ok([ReadValue::Meta(Some(_))])) && !self.missing.contains_key(&clone);
+        if here {
+            self.place_pulled(cx, oid.clone(), *chunk);
+        } else {
+            // By our own log it should be: fetch this one whole, from the beginning.
+            p.recover.active.remove(oid);
+            p.recover.come_whole([oid.clone()]);
+        }
+    }
+
+    fn place_pulled(&mut self, cx: &mut Step<'_>, oid: ObjectId, chunk: Chunk) {
         let last = chunk.next.is_none();
         let mut ops = Vec::new();
         self.place(&oid, chunk, &mut ops);
@@ -367,16 +420,16 @@ impl PlacementGroup {
     pub(crate) fn piece_durable(&mut self, cx: &mut Step<'_>, oid: &ObjectId, last: bool) {
         let Role::Primary(p) = &mut self.role else { return };
         if last {
-            p.recover.active.remove(oid);
-            p.recover.urgent.remove(oid);
+            p.recover.done(oid);
             self.object_ready(cx, oid);
             return;
         }
-        if let Some(Job::Pull { from, need, at, next }) = p.recover.active.get_mut(oid)
+        if let Some(Job::Pull { from, need, at, next, .. }) = p.recover.active.get_mut(oid)
             && let Some(Some(n)) = next.take()
         {
             *at = n.clone();
-            self.desk.send(cx, *from, Body::Pull { oid: oid.clone(), need: *need, at: n });
+            let (from, need) = (*from, *need);
+            self.ask_piece_of(cx, from, oid.clone(), need, n);
         }
     }
 
@@ -385,44 +438,9 @@ impl PlacementGroup {
         self.pump(cx, &head_of(oid));
     }
 
-    /// Puts a piece into the store: gathered aside, or at once if it is all.
-    fn place(&mut self, oid: &ObjectId, chunk: Chunk, ops: &mut Vec<TxnOp>) {
-        let first = chunk.at == CopyCursor::default();
-        let last = chunk.next.is_none();
-        let to = if first && last { oid.clone() } else { temp_of(oid) };
-        if first {
-            ops.push(TxnOp::Remove { oid: to.clone() });
-            ops.push(TxnOp::Touch { oid: to.clone() });
-            for (name, value) in chunk.xattrs {
-                ops.push(TxnOp::SetXattr { oid: to.clone(), name, value });
-            }
-            if !chunk.header.is_empty() {
-                ops.push(TxnOp::OmapSetHeader { oid: to.clone(), header: chunk.header });
-            }
-            if !last {
-                self.set_temp(oid, true, ops);
-            }
-        }
-        if !chunk.data.is_empty() {
-            let (offset, data) = (chunk.at.offset, chunk.data);
-            ops.push(TxnOp::Write { oid: to.clone(), offset, data, hint: WriteHint::default() });
-        }
-        if !chunk.omap.is_empty() {
-            ops.push(TxnOp::OmapSet { oid: to.clone(), entries: chunk.omap });
-        }
-        if last {
-            ops.push(TxnOp::Truncate { oid: to.clone(), size: chunk.size });
-            if !first {
-                ops.push(TxnOp::Rename { from: to, to: oid.clone() });
-                self.set_temp(oid, false, ops);
-            }
-            self.set_missing(oid.clone(), None, ops);
-        }
-    }
-
     /// Member: a piece for us.
     pub(crate) fn on_push(&mut self, cx: &mut Step<'_>, from: OsdId, oid: ObjectId, version: Version, chunk: Chunk) {
-        if !matches!(self.role, Role::Replica) {
+        if !matches!(self.role, Role::Replica) || !chunk.is_sound() {
             return;
         }
         let at = chunk.at.clone();
@@ -466,8 +484,7 @@ impl PlacementGroup {
             missing.remove(&oid);
         }
         if done {
-            p.recover.active.remove(&oid);
-            p.recover.urgent.remove(&oid);
+            p.recover.done(&oid);
             self.object_ready(cx, &oid);
         }
     }
@@ -483,11 +500,11 @@ impl PlacementGroup {
     /// Says again what a lost connection may have swallowed.
     pub(crate) fn resend_recovery(&mut self, cx: &mut Step<'_>, osd: OsdId) {
         let Role::Primary(p) = &mut self.role else { return };
-        let mut again = Vec::new();
-        for (oid, job) in &mut p.recover.active {
+        let (mut again, mut pulls) = (Vec::new(), Vec::new());
+        for (oid, job) in &p.recover.active {
             match job {
-                Job::Pull { from, need, at, next } if *from == osd && next.is_none() => {
-                    self.desk.send(cx, osd, Body::Pull { oid: oid.clone(), need: *need, at: at.clone() });
+                Job::Pull { from, need, at, next, .. } if *from == osd && next.is_none() => {
+                    pulls.push((oid.clone(), *need, at.clone()));
                 }
                 Job::Push { version, to } => {
                     if let Some((at, _)) = to.get(&osd) {
@@ -497,87 +514,11 @@ impl PlacementGroup {
                 Job::Pull { .. } => {}
             }
         }
+        for (oid, need, at) in pulls {
+            self.ask_piece_of(cx, osd, oid, need, at);
+        }
         for (oid, version, at) in again {
             self.read_piece(cx, oid, osd, version, at);
         }
-    }
-
-    /// What operations wait for while all copies are whole.
-    fn explain_waiting(&self, p: &Primary) -> Option<String> {
-        if let Some(oid) = self.lease_waits.first() {
-            let late = self.view.acting.iter().filter(|o| **o != self.me).min_by_key(|o| p.leases.get(*o));
-            return Some(format!(
-                "a read of {} waits until {} promises to tell a new primary of it",
-                String::from_utf8_lossy(&oid.name),
-                late.map(OsdId::to_string).unwrap_or_default()
-            ));
-        }
-        if let Some(w) = p.inflight.front() {
-            let all = p.members.iter().chain(std::iter::once(&self.me));
-            let late = all.min_by_key(|o| p.durable.get(*o))?;
-            return Some(format!(
-                "{} writes are not safe yet, the first of {}: {late} has not said that it is on its disk",
-                p.inflight.len(),
-                String::from_utf8_lossy(&w.oid.name)
-            ));
-        }
-        if p.scrub.as_ref().is_some_and(|s| self.contexts.iter().any(|(o, c)| s.holds(o) && c.has_queue())) {
-            return Some("writes wait until a scrub has compared their objects".to_owned());
-        }
-        None
-    }
-
-    pub(crate) fn explain_active(&self, p: &Primary) -> String {
-        if !p.recover.unfound.is_empty() {
-            let one = p.recover.unfound.iter().next().map(|o| String::from_utf8_lossy(&o.name).into_owned());
-            return format!(
-                "{} objects have no known copy of the needed version ({} first): start the osds that held them, or give them up",
-                p.recover.unfound.len(),
-                one.unwrap_or_default()
-            );
-        }
-        if !self.missing.is_empty() {
-            return format!("the primary lacks {} objects and fetches them", self.missing.len());
-        }
-        for m in &p.members {
-            let Some(q) = p.peers.get(m) else { continue };
-            if let Some(n) = q.missing.as_ref().map(Missing::len).filter(|n| *n > 0) {
-                return format!("{m} lacks {n} objects and is being given them");
-            }
-            if !q.info.backfilled.is_max() {
-                return format!("{m} is being filled from the beginning: its log was too old to join");
-            }
-        }
-        if self.info.recount {
-            return "counts its objects anew after a split".to_owned();
-        }
-        if self.view.acting != self.view.up {
-            return "asked the monitors to end the temporary mapping".to_owned();
-        }
-        if self.view.acting.len() < self.view.pool.size as usize {
-            return format!(
-                "{} of {} copies: no osd is free for the rest",
-                self.view.acting.len(),
-                self.view.pool.size
-            );
-        }
-        if let Some(oid) = self.inconsistent.keys().next() {
-            return format!(
-                "clean, but the copies of {} objects differ ({} first) and none is provably the bad one: compare them and \
-                 choose",
-                self.inconsistent.len(),
-                String::from_utf8_lossy(&oid.name)
-            );
-        }
-        if p.trim.as_ref().is_some_and(super::trim::Trim::is_stuck) {
-            return "clean, but a removed snapshot's clone cannot be read: a scrub of the pg will name it".to_owned();
-        }
-        if let Some(why) = self.explain_waiting(p) {
-            return why;
-        }
-        if !self.is_trimmed() {
-            return format!("clean; takes {} removed snapshots out of its objects", self.untrimmed().len());
-        }
-        "clean".to_owned()
     }
 }

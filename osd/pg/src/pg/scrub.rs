@@ -1,6 +1,9 @@
 //! Scrub: the copies of a clean pg are compared, a few objects at a time; what one copy provably has wrong is repaired
 //! from another, the rest is listed.
 //!
+//! How many pgs of an osd are scrubbed at a time since their time has come is its scheduler's to say: each asks for a slot.
+//! If that is taken back, the window under way is finished and the next waits. What an operator orders needs none.
+//!
 //! A window is fixed, writes to it are held back until those under way are safe, every member says what it holds of it,
 //! and the lines are compared. Clients' writes wait for one window at most, their reads for nothing. Metadata is
 //! compared each time; a deep scrub also reads all bytes and omap entries, in pieces.
@@ -18,7 +21,7 @@ use nacre_proto::ids::{ObjectId, OsdId, SnapId, Version};
 
 use super::operate::info_of;
 use super::{OnCommit, OnRead, PlacementGroup, Role};
-use crate::io::{Output, ReadFault, ReadItem, ReadValue, Step};
+use crate::io::{Output, ReadFault, ReadItem, ReadValue, SlotKind, Step};
 use crate::log::{Change, MissingItem};
 use crate::msg::{Body, CopyCursor, Cursor, ScrubLine};
 use crate::object::{INFO_XATTR, ObjectInfo, head_of, is_temp};
@@ -75,10 +78,19 @@ enum Phase {
     Repairing,
 }
 
+/// A scrub that is to come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted {
+    deep: bool,
+    /// It waits for no slot.
+    at_once: bool,
+}
+
 /// A scrub under way.
 #[derive(Debug)]
 pub(crate) struct Scrub {
     deep: bool,
+    at_once: bool,
     round: u64,
     begin: Cursor,
     end: Option<Cursor>,
@@ -159,9 +171,13 @@ fn window_end(list: &[(ObjectId, Bytes)], more: bool, most: u64) -> Cursor {
 
 impl PlacementGroup {
     /// A scrub is asked for: it begins when the pg is clean.
-    pub(crate) fn want_scrub(&mut self, deep: bool) {
+    pub(crate) fn want_scrub(&mut self, deep: bool, at_once: bool) {
         if let Role::Primary(p) = &mut self.role {
-            p.scrub_wanted = Some(deep || p.scrub_wanted == Some(true));
+            let before = p.scrub_wanted.unwrap_or_default();
+            p.scrub_wanted = Some(Wanted { deep: deep || before.deep, at_once: at_once || before.at_once });
+            if let Some(s) = &mut p.scrub {
+                s.at_once |= at_once;
+            }
         }
     }
 
@@ -182,15 +198,31 @@ impl PlacementGroup {
 
     /// Moves a scrub on: called at the end of every step.
     pub(crate) fn scrub_settle(&mut self, cx: &mut Step<'_>) {
-        let Role::Primary(p) = &mut self.role else { return };
-        if p.scrub.is_none() && p.scrub_wanted.is_none() || !p.is_active() {
+        let slot = (SlotKind::Scrub, self.me);
+        let Role::Primary(p) = &self.role else { return };
+        let (clean, active) = (p.clean, p.is_active());
+        // By the clock, and how urgent: one that also reads the bytes has waited longer.
+        let due = match (&p.scrub, p.scrub_wanted) {
+            (Some(s), _) => (!s.at_once).then_some(s.deep),
+            (None, Some(w)) => (!w.at_once).then_some(w.deep),
+            (None, None) => None,
+        };
+        let idle = p.scrub.is_none() && p.scrub_wanted.is_none();
+        match due.filter(|_| clean && active) {
+            None => self.give_back(cx, slot),
+            Some(_) if self.slots.contains_key(&slot) => {}
+            Some(deep) => self.ask_slot(cx, slot, if deep { 20 } else { 10 }),
+        }
+        if idle || !active {
             return;
         }
-        let clean = p.clean;
+        let may = clean && (due.is_none() || self.slots.get(&slot).copied().unwrap_or(false));
+        let Role::Primary(p) = &mut self.role else { return };
         let Some(s) = &mut p.scrub else {
-            if let Some(deep) = p.scrub_wanted.take_if(|_| clean) {
+            if let Some(Wanted { deep, at_once }) = p.scrub_wanted.take_if(|_| may) {
                 p.scrub = Some(Scrub {
                     deep,
+                    at_once,
                     round: 0,
                     begin: Cursor::Min,
                     end: None,
@@ -205,7 +237,7 @@ impl PlacementGroup {
             return;
         };
         match s.phase {
-            Phase::Between if clean => {
+            Phase::Between if may => {
                 s.phase = Phase::Fixing;
                 let after = if let Cursor::At(oid) = &s.begin { Some(oid.clone()) } else { None };
                 let items = vec![ReadItem::List { after, max: self.cfg.scrub_objects }];
@@ -538,6 +570,7 @@ impl PlacementGroup {
             return;
         }
         if let Some(q) = p.peers.get_mut(&from) {
+            p.recover.come_whole(missing.keys().cloned());
             q.missing = Some(missing);
             p.clean = false;
         }

@@ -80,12 +80,12 @@ impl PlacementGroup {
         }
     }
 
-    fn ask_slot(&mut self, cx: &mut Step<'_>, (kind, holder): (SlotKind, OsdId), priority: u8) {
+    pub(crate) fn ask_slot(&mut self, cx: &mut Step<'_>, (kind, holder): (SlotKind, OsdId), priority: u8) {
         self.slots.insert((kind, holder), false);
         cx.out.push(Output::Ask(Request::Slot { kind, holder, priority }));
     }
 
-    fn give_back(&mut self, cx: &mut Step<'_>, (kind, holder): (SlotKind, OsdId)) {
+    pub(crate) fn give_back(&mut self, cx: &mut Step<'_>, (kind, holder): (SlotKind, OsdId)) {
         if self.slots.remove(&(kind, holder)).is_some() {
             cx.out.push(Output::Ask(Request::Release { kind, holder }));
         }

@@ -1,0 +1,225 @@
+//! Recovered copies share with each other what their sources share, and are what the sources are.
+
+use nacre_proto::ids::SnapId;
+
+use super::{Layout, RANGES};
+use crate::io::Input;
+use crate::msg::{Chunk, CopyCursor, Shared};
+use crate::object::{INFO_XATTR, ObjectInfo};
+use crate::op::{Op, Reply, SnapContext};
+use crate::state::Config;
+use crate::trio::{Disk, Trio, oid};
+
+const SIZE: u64 = 8000;
+
+/// One write under so many snapshots.
+fn write(t: &mut Trio, to: usize, snaps: u64, op: Op) {
+    t.next += 1;
+    let mut r = t.request(oid(), t.next, vec![op]);
+    r.snapc = SnapContext { seq: SnapId(snaps), snaps: (1..=snaps).rev().map(SnapId).collect() };
+    assert!(matches!(t.send(to, r), Some(Reply::Done { outcome: Ok(_), .. })));
+}
+
+/// Osds 0 and 1 hold an object of 8000 bytes; then osd `left` alone sees four snapshots, with a small write after each.
+fn parted(left: u32) -> Trio {
+    let mut t = Trio::with(Config { chunk_bytes: 1000, ..Config::default() });
+    t.map(&[0, 1], &[]);
+    write(&mut t, 0, 0, Op::WriteFull { data: (0..SIZE).map(|n| (n / 7) as u8).collect::<Vec<_>>().into() });
+    t.map(&[left], &[]);
+    for snap in 1..=4 {
+        write(&mut t, left as usize, snap, Op::Write { offset: snap * 1700, data: vec![snap as u8; 50].into() });
+    }
+    assert_eq!(t.disks[left as usize].len(), 5);
+    (t.sent, t.shared) = (0, 0);
+    t
+}
+
+fn clean(t: &Trio, osds: [usize; 2]) {
+    assert!(t.cores[osds[0]].is_clean(), "{}", t.cores[osds[0]].explain());
+    assert!(t.disks[osds[0]] == t.disks[osds[1]], "the copies differ");
+}
+
+/// Bytes that a copy of this occupies, if ranges that are listed as shared are.
+fn occupies(disk: &Disk) -> u64 {
+    let info: ObjectInfo = crate::format::open(crate::format::Kind::Object, &disk[&oid()].xattrs[INFO_XATTR]).unwrap();
+    let all: u64 = disk.values().map(|thing| thing.bytes.len() as u64).sum();
+    all - info.snaps.clones.iter().flat_map(|c| &c.overlap).map(|(_, len)| len).sum::<u64>()
+}
+
+#[test]
+fn a_member_that_returns_shares_what_its_primary_does() {
+    let mut t = parted(0);
+    t.map(&[0, 1], &[]);
+    clean(&t, [0, 1]);
+    let most = occupies(&t.disks[0]);
+    assert_eq!(most, SIZE + 4 * 50);
+    assert_eq!((t.sent, t.shared), (most, 4 * (SIZE - 50)));
+}
+
+#[test]
+fn a_member_filled_from_the_beginning_shares_what_its_primary_does() {
+    let mut t = parted(0);
+    t.map(&[0, 2], &[]);
+    clean(&t, [0, 2]);
+    assert_eq!((t.sent, t.shared), (occupies(&t.disks[0]), 4 * (SIZE - 50)));
+}
+
+#[test]
+fn a_primary_that_returns_shares_what_its_source_does() {
+    let mut t = parted(1);
+    t.map(&[0, 1], &[]);
+    clean(&t, [0, 1]);
+    assert_eq!((t.sent, t.shared), (occupies(&t.disks[1]), 4 * (SIZE - 50)));
+}
+
+#[test]
+fn what_a_client_waits_for_comes_after_its_clones_and_shares_too() {
+    let mut t = parted(0);
+    // Nothing goes on in the background.
+    t.no_slots = true;
+    t.map(&[0, 1], &[]);
+    assert_eq!(t.sent, 0);
+    write(&mut t, 0, 4, Op::Append { data: "end".into() });
+    assert_eq!(t.sent, SIZE + 4 * 50);
+    assert!(t.disks[0] == t.disks[1]);
+}
+
+#[test]
+fn a_damaged_copy_is_replaced_by_one_that_shares_nothing() {
+    let mut t = parted(0);
+    t.map(&[0, 1], &[]);
+    (t.sent, t.shared) = (0, 0);
+    t.rotten.insert((0, oid()));
+    assert!(t.read(0).unwrap().is_ok());
+    assert!(t.rotten.is_empty());
+    assert_eq!((t.sent, t.shared), (SIZE, 0), "the common blocks may be those that are bad");
+    clean(&t, [0, 1]);
+}
+
+/// Whatever is done to an object under snapshots, those who missed it get the same.
+#[test]
+fn copies_are_equal_whatever_was_done_under_snapshots() {
+    let mut draw = 7_u64;
+    let mut below = |n: u64| {
+        draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (draw >> 33) % n
+    };
+    let (mut shared, mut snap) = (0, 0);
+    for round in 0..60 {
+        let mut t = Trio::with(Config { chunk_bytes: 1 + below(400), ..Config::default() });
+        t.map(&[0, 1], &[]);
+        write(&mut t, 0, snap, Op::WriteFull { data: vec![1; 600].into() });
+        let left = below(2) as usize;
+        t.map(&[left as u32], &[]);
+        for _ in 0..12 {
+            snap += below(2);
+            let data = vec![below(250) as u8; 1 + below(90) as usize].into();
+            let op = match below(9) {
+                0 => Op::Truncate { size: below(900) },
+                1 => Op::Zero { offset: below(500), len: below(200) },
+                2 => Op::WriteFull { data },
+                3 => Op::Append { data },
+                4 if below(3) == 0 => Op::Remove {},
+                5 if snap > 0 => Op::Rollback { snap: SnapId(1 + below(snap)) },
+                _ => Op::Write { offset: below(700), data },
+            };
+            t.next += 1;
+            let mut r = t.request(oid(), t.next, vec![op]);
+            r.snapc = SnapContext { seq: SnapId(snap), snaps: (1..=snap).rev().map(SnapId).collect() };
+            // A refusal, as of removing what is not there, is as good as any.
+            assert!(t.send(left, r).is_some());
+        }
+        let other = if below(2) == 0 { 1 - left } else { 2 };
+        let both = if below(2) == 0 && other != 2 { [other, left] } else { [left, other] };
+        t.map(&both.map(|o| o as u32), &[]);
+        assert!(t.cores[both[0]].is_clean(), "round {round}: {}", t.cores[both[0]].explain());
+        assert!(t.disks[left] == t.disks[other], "round {round}: the copies differ");
+        shared += t.shared;
+    }
+    assert!(shared > 5000, "only {shared} bytes were shared: nothing is tested");
+}
+
+#[test]
+fn a_layout_covers_everything_once_and_is_bounded() {
+    let many: Vec<(u64, u64)> = (0..1000).map(|n| (n * 10, 7)).collect();
+    for (ranges, size) in [
+        (vec![], 500),
+        (vec![(0, 500)], 500),
+        (vec![(0, 10), (490, 10)], 500),
+        (vec![(100, 5000)], 500),
+        (vec![(600, 10)], 500),
+        (many, 10_000),
+    ] {
+        for bytes in [1, 13, 100_000] {
+            let mut at = 0;
+            while at < size {
+                let shared = Shared { with: SnapId(1), ranges: ranges.clone() };
+                let layout = Layout::sharing(at, bytes, size, shared);
+                let common: Vec<(u64, u64)> = layout.shared.iter().flat_map(|s| s.ranges.clone()).collect();
+                assert!(layout.own.iter().map(|(_, len)| len).sum::<u64>() <= bytes && common.len() <= RANGES);
+                let mut parts: Vec<(u64, u64)> = layout.own.iter().copied().chain(common.iter().copied()).collect();
+                parts.sort_unstable();
+                let begin = at;
+                for (from, len) in parts {
+                    assert!(from == at && len > 0, "{layout:?}");
+                    at += len;
+                }
+                assert!(at > begin && at <= size, "no way on from {begin} in {ranges:?}");
+                for (from, len) in common {
+                    assert!(ranges.iter().any(|(f, l)| *f <= from && from + len <= f + l));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_piece_whose_parts_do_not_fit_is_refused() {
+    let chunk = |ranges: Vec<(u64, u64)>, data: usize, next: Option<u64>| Chunk {
+        at: CopyCursor { offset: 100, omap_after: None },
+        next: next.map(|offset| CopyCursor { offset, omap_after: None }),
+        xattrs: Vec::new(),
+        header: bytes::Bytes::new(),
+        size: 1000,
+        data: vec![0; data].into(),
+        omap: Vec::new(),
+        shared: Some(Shared { with: SnapId(3), ranges }),
+    };
+    assert!(chunk(vec![(100, 300), (500, 100)], 500, None).is_sound());
+    assert!(chunk(vec![(100, 300), (500, 100)], 150, Some(650)).is_sound());
+    for bad in [
+        chunk(vec![(50, 100)], 850, None),
+        chunk(vec![(200, 100), (100, 100)], 700, None),
+        chunk(vec![(900, 101)], 800, None),
+        chunk(vec![(900, u64::MAX)], 800, None),
+        chunk(vec![(100, 0)], 900, None),
+        chunk(vec![(100, 300)], 599, None),
+        chunk(vec![(100, 300)], 601, None),
+        chunk(vec![(100, 300)], 0, Some(50)),
+    ] {
+        assert!(!bad.is_sound(), "{bad:?}");
+    }
+}
+
+/// A member may be told anything.
+#[test]
+fn a_member_drops_a_piece_that_does_not_fit() {
+    let mut t = parted(0);
+    t.map(&[0, 1], &[]);
+    let before = t.disks[1].clone();
+    let chunk = Chunk {
+        at: CopyCursor::default(),
+        next: None,
+        xattrs: Vec::new(),
+        header: bytes::Bytes::new(),
+        size: 10,
+        data: bytes::Bytes::new(),
+        omap: Vec::new(),
+        shared: Some(Shared { with: SnapId(1), ranges: vec![(5, u64::MAX)] }),
+    };
+    let body = crate::msg::Body::Push { oid: oid(), version: t.cores[1].info().last_update, chunk };
+    let msg = crate::msg::PeerMsg { epoch: t.view.epoch, interval: t.view.epoch, body };
+    t.queue.push_back((1, Input::Peer { from: nacre_proto::ids::OsdId(0), msg }));
+    t.settle();
+    assert!(t.disks[1] == before);
+}

@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nacre_maps::map::OsdInfo;
-use nacre_net::conn::{CallError, End, NoService, Peer, Request};
+use nacre_net::conn::{End, NoService, Request};
 use nacre_net::frame::Priority;
 use nacre_net::identity::Name;
 use nacre_net::node::link::{Backoff, Link, State};
@@ -22,6 +21,7 @@ use nacre_pg::wire::method;
 use nacre_proto::ids::{Incarnation, OsdId};
 use tokio::sync::mpsc;
 
+use crate::pulse::Pulse;
 use crate::shard::Event;
 use crate::sight::Sight;
 
@@ -61,6 +61,8 @@ pub struct Silent {
 
 struct Way {
     link: Link,
+    /// To its pulse.
+    pulse: Link,
     queue: mpsc::UnboundedSender<Item>,
     _tasks: tokio::task::JoinSet<()>,
 }
@@ -69,9 +71,10 @@ struct Way {
 pub struct Couriers {
     me: OsdId,
     node: Arc<Node>,
-    events: Sender<Event>,
+    events: mpsc::UnboundedSender<Event>,
     ways: Mutex<BTreeMap<OsdId, Way>>,
     signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>,
+    pulse: Pulse,
 }
 
 /// Where other OSDs reach this one.
@@ -81,10 +84,15 @@ fn address(info: &OsdInfo) -> Option<Address> {
     whole.parse().ok()
 }
 
+/// Where others feel its pulse.
+fn pulse_of(info: &OsdInfo) -> Option<Address> {
+    info.heartbeat.first().map(|at| Address::of_tcp(*at))
+}
+
 impl Couriers {
     /// To nobody yet.
-    pub fn new(me: OsdId, node: Arc<Node>, events: Sender<Event>) -> Arc<Couriers> {
-        Arc::new(Couriers { me, node, events, ways: Mutex::default(), signs: Arc::default() })
+    pub fn new(me: OsdId, node: Arc<Node>, events: mpsc::UnboundedSender<Event>, pulse: Pulse) -> Arc<Couriers> {
+        Arc::new(Couriers { me, node, events, ways: Mutex::default(), signs: Arc::default(), pulse })
     }
 
     /// A new map: ways to whoever is up in it. Call it within the runtime.
@@ -97,10 +105,14 @@ impl Couriers {
                 signs.remove(&osd);
                 continue;
             }
-            let Some(to) = sight.map.osd_info.get(osd).and_then(|info| address(info)) else { continue };
+            let Some(info) = sight.map.osd_info.get(osd) else { continue };
+            let Some((to, pulse)) = address(info).zip(pulse_of(info)) else { continue };
             match ways.get(&osd) {
-                Some(way) => way.link.move_to(to),
-                None => drop(ways.insert(osd, self.open(osd, to))),
+                Some(way) => {
+                    way.link.move_to(to);
+                    way.pulse.move_to(pulse);
+                }
+                None => drop(ways.insert(osd, self.open(osd, to, pulse))),
             }
             let fresh = Sign { run: state.incarnation, heard: Instant::now(), refused: false };
             let sign = signs.entry(osd).or_insert(fresh);
@@ -110,16 +122,19 @@ impl Couriers {
         }
     }
 
-    fn open(&self, osd: OsdId, to: Address) -> Way {
+    fn open(&self, osd: OsdId, to: Address, pulse: Address) -> Way {
         let expect = Expect::Name(Name::osd(osd));
         let backoff = Backoff { longest: Duration::from_millis(500), ..Backoff::default() };
-        let (link, task) = Link::new(Arc::clone(&self.node), to, expect, 0, backoff, || NoService);
+        let lane = |lane, to| Link::new(Arc::clone(&self.node), to, expect.clone(), lane, backoff, || NoService);
+        let (link, task) = lane(0, to);
+        let (pulse, pulse_task) = lane(1, pulse);
         let (queue, items) = mpsc::unbounded_channel();
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(task.run());
         tasks.spawn(deliver(osd, link.clone(), items, self.events.clone()));
-        tasks.spawn(beat(osd, link.clone(), Arc::clone(&self.signs)));
-        Way { link, queue, _tasks: tasks }
+        tasks.spawn_on(pulse_task.run(), self.pulse.runtime());
+        tasks.spawn_on(beat(osd, pulse.clone(), Arc::clone(&self.signs)), self.pulse.runtime());
+        Way { link, pulse, queue, _tasks: tasks }
     }
 
     fn put(&self, to: OsdId, item: Item) {
@@ -152,8 +167,17 @@ impl Couriers {
     }
 }
 
-async fn deliver(osd: OsdId, link: Link, mut items: mpsc::UnboundedReceiver<Item>, events: Sender<Event>) {
+/// So many messages are taken at a time.
+const BATCH: usize = 64;
+
+async fn deliver(
+    osd: OsdId,
+    link: Link,
+    mut items: mpsc::UnboundedReceiver<Item>,
+    events: mpsc::UnboundedSender<Event>,
+) {
     let mut connection = 0;
+    let mut batch = Vec::with_capacity(BATCH);
     loop {
         let Ok(peer) = link.peer().await else { return };
         connection += 1;
@@ -168,35 +192,24 @@ async fn deliver(osd: OsdId, link: Link, mut items: mpsc::UnboundedReceiver<Item
                 Some(_) => {}
             }
         }
-        loop {
-            let item = tokio::select! {
+        let mut over = std::pin::pin!(peer.over_with());
+        'up: loop {
+            tokio::select! {
                 biased;
-                _end = peer.over_with() => break,
-                item = items.recv() => item,
-            };
-            match item {
-                None => return,
-                Some(Item::Mark(_)) => {}
-                Some(Item::Say(said)) => {
-                    if send(&peer, said).await.is_err() {
-                        // Whatever the reason, it did not arrive: only a new connection can follow.
-                        peer.close("a message could not be sent");
-                        break;
-                    }
+                _end = over.as_mut() => break,
+                count = items.recv_many(&mut batch, BATCH) => if count == 0 { return },
+            }
+            for item in batch.drain(..) {
+                let Item::Say(said) = item else { continue };
+                if let Err(error) = peer.notify_in_turn(method::SAY, Priority::Normal, Bytes::new(), said).await {
+                    // Whatever the reason, it did not arrive: only a new connection can follow.
+                    tracing::debug!(%osd, %error, "a message could not be sent");
+                    peer.close("a message could not be sent");
+                    break 'up;
                 }
             }
         }
         peer.over_with().await;
-    }
-}
-
-/// Sends without waiting for the answer, except while the peer's window is full.
-async fn send(peer: &Peer, said: Bytes) -> Result<(), CallError> {
-    let request = Request::new(method::SAY, Bytes::new()).with_data(said);
-    match peer.start(request.clone()) {
-        Ok(_taken) => Ok(()),
-        Err(CallError::Full) => peer.call(request).await.map(drop),
-        Err(error) => Err(error),
     }
 }
 

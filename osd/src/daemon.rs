@@ -1,15 +1,15 @@
 //! The OSD as a process: from a data folder to a member of the cluster, and back down in order.
 //!
 //! The data folder holds `tls/` (identity and trusted authorities), `store/` (the local store), `maps` and `runs`, the
-//! count of its starts. One thread runs everything that waits (connections, monitors); each shard has its own.
+//! count of its starts. One thread runs all that waits and all that decides: connections, the shard, the monitors' desk;
+//! another has the pulse.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use std::{io, thread};
 
 use bytes::Bytes;
 use nacre_maps::health::PgState;
@@ -36,6 +36,7 @@ use tokio::sync::mpsc;
 
 use crate::courier::Couriers;
 use crate::maplog::MapLog;
+use crate::pulse::Pulse;
 use crate::service::{Desk, Guest};
 use crate::shard::{self, Event, Outside, Reports, Shard};
 use crate::sight::{History, SightError};
@@ -204,7 +205,7 @@ struct Running {
     desk: Arc<Desk>,
     history: History,
     log: MapLog,
-    events: Sender<Event>,
+    events: mpsc::UnboundedSender<Event>,
     reports: Reports,
     store: Arc<DiskStore>,
     boot: OsdBoot,
@@ -275,8 +276,10 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     let listener = Listener::bind(&node, Some(listen), Some(&socket)).await?;
     let (tcp, local) = parts(listener.address(), listen);
 
-    let (events, queue) = channel();
-    let couriers = Couriers::new(me, Arc::clone(&node), events.clone());
+    let (events, queue) = mpsc::unbounded_channel();
+    let pulse = Pulse::start(&node, tcp.ip()).await?;
+    let heartbeat = pulse.address();
+    let couriers = Couriers::new(me, Arc::clone(&node), events.clone(), pulse);
     let gate = Gate::new(Service::Osd, Arc::new(LogAudit));
     let desk = Arc::new(Desk { events: events.clone(), gate, sight: RwLock::new(None), sessions: Mutex::default() });
     let usage = store.usage();
@@ -287,7 +290,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         uuid: Bytes::copy_from_slice(&store.info().store.0),
         public: vec![tcp.to_string()],
         cluster: vec![tcp.to_string()],
-        heartbeat: vec![tcp.to_string()],
+        heartbeat: vec![heartbeat.to_string()],
         host: hostname(),
         local_socket: local,
         version: env!("CARGO_PKG_VERSION").into(),
@@ -315,8 +318,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     running.catch_up(around).await?;
     let (asks, asked) = mpsc::unbounded_channel();
     let shard = running.shard(asks)?;
-    let shard =
-        thread::Builder::new().name("shard-0".into()).spawn(move || shard.run(&queue)).map_err(file(&options.data))?;
+    let shard = tokio::spawn(shard.run(queue));
     let serving = tokio::spawn({
         let desk = Arc::clone(&running.desk);
         listener.serve(Arc::clone(&node), move || Guest::new(Arc::clone(&desk)))
@@ -329,8 +331,8 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     node.take_leave("the OSD stops").await;
     serving.abort();
     let _ = running.events.send(Event::Stop);
-    if shard.join().is_err() {
-        tracing::error!("the shard's thread had panicked");
+    if let Err(error) = shard.await {
+        tracing::error!(%error, "the shard had panicked");
     }
     let Running { store, .. } = running;
     // The shard has let go of it, so this is the last one: what the journal holds needs no replay next time.

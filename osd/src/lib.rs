@@ -1,10 +1,11 @@
 //! The OSD daemon: one process that keeps the placement groups the cluster map gives it.
 //!
 //! - [`sight`]: the cluster map as groups see it, and the history of maps they have to follow.
-//! - [`shard`]: the thread that owns groups and steps them.
+//! - [`shard`]: the task that owns groups and steps them.
 //! - [`reads`]: what groups read, as calls on the store.
 //! - [`courier`], [`service`]: what goes out to other OSDs, what comes in from anybody.
-//! - [`maplog`]: the maps on disk. [`daemon`]: the process.
+//! - [`maplog`]: the maps on disk. [`daemon`]: the process. [`pulse`]: its sign
+//!   of life.
 //!
 //! What decides stands elsewhere: groups in `nacre-pg`, bytes on disk in `nacre-store`, the map in `nacre-maps`, frames
 //! in `nacre-net`. This crate only carries things between them.
@@ -14,6 +15,7 @@
 pub mod courier;
 pub mod daemon;
 pub mod maplog;
+pub mod pulse;
 pub mod reads;
 pub mod service;
 pub mod shard;

@@ -1,11 +1,10 @@
 //! What others may ask of this OSD: who may ask what is decided here, once; the rest is handed to the shard.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
-use nacre_net::conn::{Call, End, Handler, Peer};
+use nacre_net::conn::{Call, End, Handler, Notice, Peer};
 use nacre_net::frame::Priority;
 use nacre_net::identity::gate::{Caller, Denied};
 use nacre_net::identity::{Access, Gate, Ops, Service};
@@ -14,6 +13,7 @@ use nacre_pg::op::Op;
 use nacre_pg::wire::{self, Ask, List, Look, Said, Tell, Told, method};
 use nacre_proto::ids::{OsdId, PgId, SessionId};
 use nacre_proto::status::{Code, Status};
+use tokio::sync::mpsc::UnboundedSender;
 
 use crate::shard::Event;
 use crate::sight::Sight;
@@ -21,7 +21,7 @@ use crate::sight::Sight;
 /// What all connections share.
 pub struct Desk {
     /// The shard's queue.
-    pub events: Sender<Event>,
+    pub events: UnboundedSender<Event>,
     /// Who may do what.
     pub gate: Gate,
     /// The newest map.
@@ -155,21 +155,6 @@ impl Handler for Guest {
     fn request(&mut self, call: Call) {
         match (call.method, self.osd) {
             (method::PING, _) => call.ok(Bytes::new(), Bytes::new()),
-            (method::SAY, Some(from)) => match decoded::<Said>(&call.data) {
-                Ok(said) => {
-                    // The shard is gone only when the daemon ends.
-                    let _ = self.desk.events.send(Event::Said(from, said));
-                    call.ok(Bytes::new(), Bytes::new());
-                }
-                Err(status) => {
-                    // A message lost is a connection lost: groups rely on getting all of them.
-                    tracing::error!(%from, %status, "a message between replicas was not understood");
-                    call.peer().close("a message was not understood");
-                }
-            },
-            (method::SAY, None) => {
-                call.fail(&Status::new(Code::Denied, "only OSDs speak to placement groups directly"));
-            }
             _ => match self.desk.ask(&call) {
                 Ok(event) => {
                     let responder = call.into_responder();
@@ -186,6 +171,22 @@ impl Handler for Guest {
                 }
                 Err(status) => call.fail(&status),
             },
+        }
+    }
+
+    fn notice(&mut self, peer: &Peer, notice: Notice) {
+        let (method::SAY, Some(from)) = (notice.method, self.osd) else {
+            tracing::warn!(who = %peer.info().identity.name, method = notice.method, "a notice that is not for an OSD");
+            return peer.close("only OSDs speak to placement groups directly");
+        };
+        match decoded::<Said>(&notice.data) {
+            // The shard is gone only when the daemon ends.
+            Ok(said) => drop(self.desk.events.send(Event::Said(from, said))),
+            Err(status) => {
+                // A message lost is a connection lost: groups rely on getting all of them.
+                tracing::error!(%from, %status, "a message between replicas was not understood");
+                peer.close("a message was not understood");
+            }
         }
     }
 

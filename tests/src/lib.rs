@@ -1,1 +1,3 @@
-//! Black-box suites against real processes live under `tests/`; the library itself holds nothing.
+//! What black-box suites against real processes share; the suites themselves live under `tests/`.
+
+pub mod netns;

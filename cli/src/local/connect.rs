@@ -42,7 +42,7 @@ impl Connected {
 /// Connects to the cluster of a file.
 pub(crate) fn connect(config: &ConfigArg, patience: Duration) -> anyhow::Result<Connected> {
     let loaded = load(&config.config)?;
-    let layout = Layout(loaded.cluster.data.value.clone());
+    let layout = Layout::of(loaded.cluster.data.value.clone());
     let folder = layout.admin();
     let Some(stored) = files::load(&folder)? else {
         bail!("{} holds no identity: this cluster was never up, start it with `nacre up`", folder.display());

@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::Args;
 
 use super::supervisor::{self, Ask};
-use super::{ConfigArg, Layout};
+use super::{ConfigArg, HostArg};
 use crate::cluster::{load, warn};
 use crate::output::{JsonFlag, Out};
 use crate::run::{Run, Verdict};
@@ -22,6 +22,8 @@ pub(crate) struct Down {
     #[command(flatten)]
     config: ConfigArg,
     #[command(flatten)]
+    host: HostArg,
+    #[command(flatten)]
     json: JsonFlag,
 }
 
@@ -30,7 +32,7 @@ impl Run for Down {
         let loaded = load(&self.config.config)?;
         warn(&loaded);
         let (name, data) = (&loaded.cluster.name.value, &loaded.cluster.data.value);
-        let layout = Layout(data.clone());
+        let layout = self.host.layout(&loaded.cluster)?;
         let stopped = match supervisor::holder(&layout)? {
             None => 0,
             Some(pid) => {
@@ -41,7 +43,7 @@ impl Run for Down {
                     if started.elapsed() > PATIENCE {
                         bail!(
                             "the supervisor (process {pid}) does not end; its log is {}",
-                            layout.log("supervisor").display()
+                            layout.supervisor_log().display()
                         );
                     }
                     super::pause(Duration::from_millis(10));

@@ -36,6 +36,27 @@ pub(crate) fn wait_for_osds(
     }
 }
 
+/// Whether there is a quorum, and, once this host's OSDs are up in its map, all others are too.
+pub(crate) fn is_whole(
+    cluster: &Cluster,
+    host: &str,
+    layout: &Layout,
+    connected: &Connected,
+    patience: Duration,
+) -> anyhow::Result<bool> {
+    if connected.runtime.block_on(connected.monitors.status(false)).is_err() {
+        return Ok(false);
+    }
+    let mine = Cluster {
+        osds: cluster.osds.iter().filter(|osd| osd.host.value.0 == host).cloned().collect(),
+        ..cluster.clone()
+    };
+    wait_for_osds(&mine, layout, connected, patience)?;
+    let status = connected.runtime.block_on(connected.monitors.status(false))?;
+    let map = ClusterMap::decode(&status.map)?;
+    Ok(cluster.osds.iter().all(|osd| map.osds.get(OsdId(osd.id.value)).is_some_and(|state| state.is_up())))
+}
+
 /// The cluster's health, as soon as it is good, or as it is after a while: what daemons report of themselves comes with
 /// their beacons, a moment after they are up.
 pub(crate) fn settled(connected: &Connected, patience: Duration) -> anyhow::Result<v1::Health> {

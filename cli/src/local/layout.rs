@@ -2,11 +2,29 @@
 
 use std::path::{Path, PathBuf};
 
-/// The data folder.
+/// The data folder, and whose daemons of it are meant: all, or one host's.
 #[derive(Clone, Debug)]
-pub(crate) struct Layout(pub(crate) PathBuf);
+pub(crate) struct Layout(pub(crate) PathBuf, pub(crate) Option<String>);
 
 impl Layout {
+    /// With all daemons.
+    pub(crate) fn of(data: impl Into<PathBuf>) -> Layout {
+        Layout(data.into(), None)
+    }
+
+    /// A file of the supervisor: each host's has its own.
+    fn of_supervisor(&self, what: &str) -> PathBuf {
+        match &self.1 {
+            None => self.0.join(format!("supervisor.{what}")),
+            Some(host) => self.0.join(format!("supervisor.{host}.{what}")),
+        }
+    }
+
+    /// The supervisor's log.
+    pub(crate) fn supervisor_log(&self) -> PathBuf {
+        self.log(&self.1.as_ref().map_or_else(|| "supervisor".to_owned(), |host| format!("supervisor.{host}")))
+    }
+
     /// Keys of `client.admin`.
     pub(crate) fn admin(&self) -> PathBuf {
         self.0.join("admin")
@@ -44,12 +62,17 @@ impl Layout {
 
     /// Held, and holding its process id, while a supervisor lives.
     pub(crate) fn lock(&self) -> PathBuf {
-        self.0.join("supervisor.lock")
+        self.of_supervisor("lock")
     }
 
     /// Where a supervisor takes requests.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.0.join("supervisor.sock")
+        self.of_supervisor("sock")
+    }
+
+    /// Held while identities and first configuration are written.
+    pub(crate) fn provisioning(&self) -> PathBuf {
+        self.0.join("provisioning.lock")
     }
 
     /// Marks that identities and first configuration were written whole.

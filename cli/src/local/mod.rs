@@ -19,6 +19,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cluster::schema::Cluster;
+
 pub(crate) use connect::{Connected, connect};
 pub(crate) use down::Down;
 pub(crate) use layout::Layout;
@@ -29,7 +31,7 @@ pub(crate) use up::Up;
 /// The data folder and monitors of a cluster that must not be running here.
 pub(crate) fn stopped(config: &ConfigArg) -> anyhow::Result<(Layout, Vec<provision::Monitor>)> {
     let loaded = crate::cluster::load(&config.config)?;
-    let layout = Layout(loaded.cluster.data.value.clone());
+    let layout = Layout::of(loaded.cluster.data.value.clone());
     if let Some(pid) = supervisor::holder(&layout)? {
         anyhow::bail!("the cluster is running here (supervisor process {pid}): stop it with `nacre down`");
     }
@@ -40,7 +42,7 @@ pub(crate) fn stopped(config: &ConfigArg) -> anyhow::Result<(Layout, Vec<provisi
 pub(crate) fn monitors_of(config: &ConfigArg) -> anyhow::Result<(PathBuf, Vec<String>)> {
     let loaded = crate::cluster::load(&config.config)?;
     let monitors = provision::monitors(&loaded.cluster)?.iter().map(|monitor| monitor.address.to_string()).collect();
-    Ok((Layout(loaded.cluster.data.value.clone()).admin(), monitors))
+    Ok((Layout::of(loaded.cluster.data.value.clone()).admin(), monitors))
 }
 
 /// Where the daemons of this machine write down their process ids.
@@ -53,6 +55,27 @@ pub(crate) struct ConfigArg {
     /// The file that describes the cluster.
     #[arg(long, short, default_value = "cluster.toml", value_name = "FILE", env = "NACRE_CLUSTER")]
     pub(crate) config: PathBuf,
+}
+
+/// Whose daemons are meant.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HostArg {
+    /// Only the daemons of this host of the file, where each host runs its part.
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+}
+
+impl HostArg {
+    /// The layout of these daemons. Refuses a host that is not in the file.
+    pub(crate) fn layout(&self, cluster: &Cluster) -> anyhow::Result<Layout> {
+        let data = &cluster.data.value;
+        let Some(host) = &self.host else { return Ok(Layout::of(data)) };
+        let known: Vec<&str> = cluster.hosts.iter().map(|host| host.name.value.0.as_str()).collect();
+        if !known.contains(&host.as_str()) {
+            anyhow::bail!("no host {host} in the file; it has {}", known.join(", "));
+        }
+        Ok(Layout(data.clone(), Some(host.clone())))
+    }
 }
 
 /// The file in the data folder that holds the crush map a cluster begins with.

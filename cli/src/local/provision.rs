@@ -2,6 +2,7 @@
 //! monitor's configuration and the first quorum. Done once; what is there is kept.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use serde::Serialize;
 
 use super::layout::{Layout, write_whole};
 use super::supervisor::Spec;
-use crate::cluster::schema::{Cluster, Osd};
+use crate::cluster::schema::{Cluster, Name as HostName, Osd};
 
 /// The journal of a store of the local cluster: enough for seconds of writes, small beside its space.
 const JOURNAL: u64 = 128 << 20;
@@ -26,7 +27,7 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A monitor's configuration file.
 #[derive(Serialize)]
-struct File {
+struct MonitorFile {
     mon: Section,
     all: All,
 }
@@ -78,12 +79,19 @@ pub(crate) fn specs(cluster: &Cluster, layout: &Layout) -> anyhow::Result<Vec<Sp
         name,
     };
     let mut specs = Vec::new();
-    for monitor in monitors(cluster)? {
+    let here = |host: &str| layout.1.as_ref().is_none_or(|only| only == host);
+    let hosts: BTreeMap<String, &HostName> =
+        cluster.daemons().into_iter().map(|(name, host, _)| (name, host)).collect();
+    let is_here = |name: &str| hosts.get(name).is_some_and(|host| here(&host.0));
+    for monitor in monitors(cluster)?.into_iter().filter(|monitor| is_here(&monitor.name)) {
         let config = layout.monitor_config(&monitor.name);
         specs.push(spec("mon", monitor.name, monitor.id.to_string(), config));
     }
     for osd in &cluster.osds {
         let name = format!("osd.{}", osd.id.value);
+        if !is_here(&name) {
+            continue;
+        }
         let config = layout.osd_config(&name);
         specs.push(spec("osd", name, osd.id.value.to_string(), config));
     }
@@ -120,7 +128,8 @@ fn provision_osds(cluster: &Cluster, layout: &Layout, authority: &Source) -> any
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         made.push(identity(authority, &folder.join("tls"), Name::osd(id), Caps::of_daemon(Kind::Osd))?);
         let store = folder.join("store");
-        if !store.exists() {
+        let is_here = layout.1.as_ref().is_none_or(|only| *only == osd.host.value.0);
+        if is_here && !store.exists() {
             format_store(osd, &store, authority.cluster(), id).with_context(|| format!("making the store of {id}"))?;
         }
         let place = osd.location.value.0.iter().map(|(level, name)| format!("{level}={name}"));
@@ -162,10 +171,28 @@ fn format_store(osd: &Osd, store: &Path, cluster: ClusterId, id: OsdId) -> anyho
     Ok(())
 }
 
+/// One host founds the cluster; a second that did so too would found another.
+fn founder(cluster: &Cluster, layout: &Layout, first_time: bool) -> anyhow::Result<()> {
+    let (true, Some(host)) = (first_time, &layout.1) else { return Ok(()) };
+    let founder = cluster.monitors.first().map_or(host.as_str(), |monitor| monitor.host.value.0.as_str());
+    if founder != host {
+        bail!(
+            "{} holds no cluster yet: run `nacre up --host {founder}` there first, then copy the folder from it to here",
+            layout.0.display()
+        );
+    }
+    Ok(())
+}
+
 /// Writes what is missing.
 pub(crate) fn provision(cluster: &Cluster, layout: &Layout) -> anyhow::Result<()> {
     let monitors = monitors(cluster)?;
+    // Hosts that share a folder may come up at once.
+    let provisioning = layout.provisioning();
+    let lock = File::create(&provisioning).with_context(|| format!("opening {}", provisioning.display()))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)?;
     let first_time = !layout.provisioned().exists();
+    founder(cluster, layout, first_time)?;
     let cluster_id = cluster_id(layout, first_time)?;
     let authority = authority(layout, cluster_id, &monitors, first_time)?;
     let addresses: Vec<SocketAddr> = monitors.iter().map(|monitor| monitor.address).collect();
@@ -176,7 +203,7 @@ pub(crate) fn provision(cluster: &Cluster, layout: &Layout) -> anyhow::Result<()
         let folder = layout.daemon(&monitor.name);
         let made = identity(&authority, &folder.join("tls"), Name::mon(MonId(monitor.id)), Caps::of_daemon(Kind::Mon))?;
         first.push(made);
-        let config = File {
+        let config = MonitorFile {
             mon: Section { listen: monitor.address, data: absolute(&folder)?, monitors: addresses.clone() },
             all: All { run_dir: absolute(&layout.0.join("run"))?, log_level: "info,openraft=error" },
         };

@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::supervisor::{self, Ask};
-use super::{ConfigArg, Layout};
+use super::{ConfigArg, HostArg};
 use crate::cluster::load;
 use crate::output::{JsonFlag, Out};
 use crate::run::{Run, Verdict};
@@ -20,13 +20,15 @@ pub(crate) struct Restart {
     #[command(flatten)]
     config: ConfigArg,
     #[command(flatten)]
+    host: HostArg,
+    #[command(flatten)]
     json: JsonFlag,
 }
 
 impl Run for Restart {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let loaded = load(&self.config.config)?;
-        let layout = Layout(loaded.cluster.data.value.clone());
+        let layout = self.host.layout(&loaded.cluster)?;
         if supervisor::holder(&layout)?.is_none() {
             bail!("cluster {} is not running here: start it with `nacre up`", loaded.cluster.name.value);
         }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{ConfigArg, Layout, provision, supervisor};
+use super::{ConfigArg, HostArg, Layout, provision, supervisor};
 use crate::cluster::load;
 use crate::output::Out;
 use crate::run::{Run, Verdict};
@@ -12,6 +12,8 @@ use crate::run::{Run, Verdict};
 pub(crate) struct Supervise {
     #[command(flatten)]
     config: ConfigArg,
+    #[command(flatten)]
+    host: HostArg,
 }
 
 impl Run for Supervise {
@@ -20,7 +22,8 @@ impl Run for Supervise {
         // who typed it at a terminal and may keep it there.
         let _ = rustix::process::setsid();
         let loaded = load(&self.config.config)?;
-        let layout = Layout(std::path::absolute(&loaded.cluster.data.value)?);
+        let part = self.host.layout(&loaded.cluster)?;
+        let layout = Layout(std::path::absolute(&part.0)?, part.1);
         let specs = provision::specs(&loaded.cluster, &layout)?;
         nacre_net::daemon::logs::start("info", nacre_net::daemon::logs::Format::Text)?;
         let runtime = nacre_net::daemon::current_thread_runtime()?;

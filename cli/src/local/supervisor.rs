@@ -267,14 +267,31 @@ impl Supervisor {
         if !wanted {
             child.pause = (child.pause * 2).min(LONGEST_PAUSE);
         }
+        if self.stopping.is_some() {
+            self.monitors_last();
+        }
     }
 
     fn stop(&mut self) {
         if self.stopping.is_none() {
             self.stopping = Some(Instant::now());
-            for running in self.children.iter().filter_map(|child| child.running.as_ref()) {
-                let _ = kill_process(running.pid, Signal::TERM);
-            }
+            self.terminate(false);
+            self.monitors_last();
+        }
+    }
+
+    /// Monitors end when the others have said goodbye to them.
+    fn monitors_last(&self) {
+        let is_other = |child: &Child| !child.spec.name.starts_with("mon.");
+        if !self.children.iter().any(|child| is_other(child) && child.running.is_some()) {
+            self.terminate(true);
+        }
+    }
+
+    fn terminate(&self, monitors: bool) {
+        let meant = self.children.iter().filter(|child| child.spec.name.starts_with("mon.") == monitors);
+        for running in meant.filter_map(|child| child.running.as_ref()) {
+            let _ = kill_process(running.pid, Signal::TERM);
         }
     }
 

@@ -14,13 +14,16 @@ use serde::Serialize;
 use super::connect::Connected;
 use super::layout::write_whole;
 use super::supervisor::{self, Ask, Seen};
-use super::{CRUSH_FILE, ConfigArg, Layout, connect, found, preflight, provision};
+use super::{CRUSH_FILE, ConfigArg, HostArg, Layout, connect, found, preflight, provision};
 use crate::cluster::{load, placement, warn};
 use crate::output::{Align, JsonFlag, Out, Table, Tone};
 use crate::run::{Run, Verdict};
 
 /// How long the cluster may take to become healthy.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a quorum is looked for by a host whose others may not be up yet.
+const ALONE: Duration = Duration::from_secs(3);
 
 /// How long its first reports may take after that; what is not well by then is told.
 const SETTLES: Duration = Duration::from_secs(5);
@@ -31,6 +34,10 @@ const SETTLES: Duration = Duration::from_secs(5);
 /// supervisor that starts them again when they end, waits until the monitors have a quorum and all OSDs are up, and
 /// makes the pools of the file if the cluster is new. Running it again is harmless: what is there is kept, what runs
 /// goes on.
+///
+/// With --host, each host runs its own part of the same file. The host of the first monitor founds the cluster; the
+/// others are given a copy of its data folder before they come up. Quorum and OSDs of other hosts are not waited for;
+/// whichever host completes the cluster makes the pools.
 #[derive(Args)]
 #[command(after_long_help = "\
 --json: {cluster, data, crush: {file, state: written|kept}, daemons: [{name, host, listens, pid}], started, supervisor,
@@ -39,6 +46,8 @@ process that watches them.")]
 pub(crate) struct Up {
     #[command(flatten)]
     config: ConfigArg,
+    #[command(flatten)]
+    host: HostArg,
     #[command(flatten)]
     json: JsonFlag,
 }
@@ -84,7 +93,7 @@ impl Run for Up {
         let cluster = &loaded.cluster;
         let map = nacre_crush::text::print(&placement::crush_map(cluster)?);
         let data = &cluster.data.value;
-        let layout = Layout(data.clone());
+        let layout = self.host.layout(cluster)?;
         let mut notes = Vec::new();
 
         preflight::data_folder(data)?;
@@ -107,16 +116,28 @@ impl Run for Up {
         write_whole(&layout.ports(), serde_json::to_string_pretty(&ports)?.as_bytes())?;
         if running.is_none() {
             provision::provision(cluster, &layout)?;
-            start(&layout, &self.config.config)?;
+            self.start(&layout)?;
         }
-        let connected = connect(&self.config, PATIENCE)?;
+        let connected = connect(&self.config, if layout.1.is_some() { ALONE } else { PATIENCE })?;
         let seen = self.wait(&layout, &connected)?;
-        found::wait_for_osds(cluster, &layout, &connected, PATIENCE)?;
-        let pools = found::found(cluster, &layout, &connected, PATIENCE)?;
-        let health = found::settled(&connected, SETTLES)?;
+        let (pools, health) = match &layout.1 {
+            Some(host) if !found::is_whole(cluster, host, &layout, &connected, PATIENCE)? => {
+                notes.push(format!(
+                    "the daemons of {host} run; the cluster is not whole before those of the other hosts do"
+                ));
+                (0, "waiting for other hosts".to_owned())
+            }
+            _ => {
+                let connected = connect(&self.config, PATIENCE)?;
+                found::wait_for_osds(cluster, &layout, &connected, PATIENCE)?;
+                let pools = found::found(cluster, &layout, &connected, PATIENCE)?;
+                (pools, found::settled(&connected, SETTLES)?.status)
+            }
+        };
         let supervisor = supervisor::holder(&layout)?.context("the supervisor has ended again")?;
 
-        let daemons = listed.into_iter().map(|(name, host, at)| Daemon {
+        let mine = |host: &str| layout.1.as_ref().is_none_or(|only| only == host);
+        let daemons = listed.into_iter().filter(|(_, host, _)| mine(&host.0)).map(|(name, host, at)| Daemon {
             pid: seen.iter().find(|seen| seen.name == name).and_then(|seen| seen.pid),
             name,
             host: host.0.clone(),
@@ -129,7 +150,7 @@ impl Run for Up {
             daemons: daemons.collect(),
             started: if running.is_none() { seen.len() } else { 0 },
             pools,
-            health: health.status,
+            health,
             supervisor,
             notes,
         };
@@ -157,6 +178,9 @@ impl Up {
                     layout.log(&seen.name).display()
                 );
             }
+            if listed.daemons.iter().all(|seen| seen.pid.is_some()) && layout.1.is_some() {
+                return Ok(listed.daemons);
+            }
             if listed.daemons.iter().all(|seen| seen.pid.is_some())
                 && connected.runtime.block_on(connected.monitors.status(false)).is_ok()
             {
@@ -167,6 +191,37 @@ impl Up {
             }
             super::pause(Duration::from_millis(20));
         }
+    }
+
+    /// Leaves a supervisor running, and waits until it takes requests.
+    fn start(&self, layout: &Layout) -> anyhow::Result<()> {
+        let log = layout.supervisor_log();
+        if let Some(folder) = log.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let to = OpenOptions::new().create(true).append(true).open(&log)?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("supervise")
+            .arg("--config")
+            .arg(&self.config.config)
+            .args(layout.1.iter().flat_map(|host| ["--host", host]))
+            .stdin(Stdio::null())
+            .stdout(to.try_clone()?)
+            .stderr(to)
+            .process_group(0)
+            .spawn()
+            .context("starting the supervisor")?;
+        let started = Instant::now();
+        while supervisor::ask(layout, &Ask::List).is_err() {
+            if let Some(status) = child.try_wait()? {
+                bail!("the supervisor ended at once ({status}); its log is {}", log.display());
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("the supervisor does not answer; its log is {}", log.display());
+            }
+            super::pause(Duration::from_millis(10));
+        }
+        Ok(())
     }
 }
 
@@ -180,36 +235,6 @@ fn wait_for_leftovers(cluster: &crate::cluster::schema::Cluster) -> anyhow::Resu
             Err(_) => super::pause(Duration::from_millis(50)),
         }
     }
-}
-
-/// Leaves a supervisor running, and waits until it takes requests.
-fn start(layout: &Layout, config: &Path) -> anyhow::Result<()> {
-    let log = layout.log("supervisor");
-    if let Some(folder) = log.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let to = OpenOptions::new().create(true).append(true).open(&log)?;
-    let mut child = Command::new(std::env::current_exe()?)
-        .arg("supervise")
-        .arg("--config")
-        .arg(config)
-        .stdin(Stdio::null())
-        .stdout(to.try_clone()?)
-        .stderr(to)
-        .process_group(0)
-        .spawn()
-        .context("starting the supervisor")?;
-    let started = Instant::now();
-    while supervisor::ask(layout, &Ask::List).is_err() {
-        if let Some(status) = child.try_wait()? {
-            bail!("the supervisor ended at once ({status}); its log is {}", log.display());
-        }
-        if started.elapsed() > PATIENCE {
-            bail!("the supervisor does not answer; its log is {}", log.display());
-        }
-        super::pause(Duration::from_millis(10));
-    }
-    Ok(())
 }
 
 /// Writes a file that is whole or not there, and leaves one alone that is: a cluster's map is its own once it lives.

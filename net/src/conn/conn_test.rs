@@ -467,6 +467,35 @@ async fn notices_wait_up_to_a_limit() {
 }
 
 #[tokio::test]
+async fn notices_in_turn_wait_for_room_and_keep_their_order() {
+    let config = Config { notices: 10_000, ..Config::default() };
+    let (mut raw, server) = Raw::meet(&config, &metrics(), 1 << 10).await;
+    let peer = server.peer.clone();
+    let sender: JoinHandle<Result<(), CallError>> = tokio::spawn(async move {
+        for n in 0..200u16 {
+            peer.notify_in_turn(n, Priority::Normal, Bytes::new(), Bytes::from(vec![0; 1000])).await.unwrap();
+        }
+        // Nobody reads any more: it waits until the connection ends, and hears of that.
+        loop {
+            peer.notify_in_turn(0, Priority::Normal, Bytes::new(), Bytes::from(vec![0; 1000])).await?;
+        }
+    });
+    for n in 0..200 {
+        let frame = raw.frame().await;
+        assert_eq!((frame.header.kind, frame.header.method), (Kind::Notice, n));
+    }
+    while !matches!(
+        server.peer.notify(1, Priority::Low, Bytes::new(), Bytes::from(vec![0; 1000])),
+        Err(CallError::Full)
+    ) {
+        tokio::task::yield_now().await;
+    }
+    assert!(!sender.is_finished());
+    drop(raw);
+    assert!(matches!(sender.await.unwrap(), Err(CallError::NotSent(_))));
+}
+
+#[tokio::test]
 async fn urgent_frames_overtake_and_low_ones_get_their_share() {
     let (mut raw, server) = Raw::meet(&Config::default(), &metrics(), 1 << 20).await;
     let send = |method, priority| server.peer.notify(method, priority, Bytes::new(), Bytes::new()).unwrap();

@@ -418,6 +418,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<S, H> {
         {
             let mut state = self.shared.lock();
             state.notices = state.notices.saturating_sub(std::mem::take(&mut self.noticed));
+            if state.crowded && state.notices <= self.shared.most_notices / 2 {
+                state.crowded = false;
+                self.shared.room.notify_waiters();
+            }
             if state.is_empty() && self.queues.iter().all(VecDeque::is_empty) || self.encoder.pending() >= BATCH {
                 // Parked also with a full batch: the socket wakes us then, and a close must.
                 state.park(cx.waker());

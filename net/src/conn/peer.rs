@@ -163,6 +163,32 @@ impl Peer {
         self.0.send_notice(Outgoing { header, meta, data, frees: 0 })
     }
 
+    /// The same, but waits while too much waits for this peer. Notices of one caller arrive in the order of its calls.
+    pub async fn notify_in_turn(
+        &self,
+        method: u16,
+        priority: Priority,
+        meta: Bytes,
+        data: Bytes,
+    ) -> Result<(), CallError> {
+        loop {
+            let room = self.0.room.notified();
+            tokio::pin!(room);
+            match self.notify(method, priority, meta.clone(), data.clone()) {
+                Err(CallError::Full) => {}
+                said => return said,
+            }
+            // Asked once more after it counts as waiting, so that room made in between is not missed.
+            if room.as_mut().enable() {
+                continue;
+            }
+            match self.notify(method, priority, meta.clone(), data.clone()) {
+                Err(CallError::Full) => room.await,
+                said => return said,
+            }
+        }
+    }
+
     /// Ends the connection; the peer is told why. Calls that have no answer yet end with an error.
     pub fn close(&self, why: &'static str) {
         self.0.close(End::Local(why));

@@ -87,6 +87,8 @@ pub(super) struct State {
     pub(super) queues: [VecDeque<Outgoing>; 3],
     /// Bytes of notices that are queued or being written.
     pub(super) notices: usize,
+    /// Someone waits until fewer are.
+    pub(super) crowded: bool,
     calls: Calls,
     /// The task sleeps and must be woken when something is queued.
     pub(super) parked: bool,
@@ -127,6 +129,8 @@ pub(crate) struct Shared {
     pub(super) most_notices: usize,
     pub(super) info: PeerInfo,
     pub(super) over: Notify,
+    /// For those who wait to send a notice.
+    pub(super) room: Notify,
 }
 
 impl Shared {
@@ -140,6 +144,7 @@ impl Shared {
             most_notices,
             info,
             over: Notify::new(),
+            room: Notify::new(),
         }
     }
 
@@ -178,6 +183,7 @@ impl Shared {
             return Err(CallError::NotSent(end.clone()));
         }
         if state.notices > 0 && state.notices + size > self.most_notices {
+            state.crowded = true;
             return Err(CallError::Full);
         }
         state.notices += size;
@@ -285,6 +291,7 @@ impl Shared {
         }
         self.window.close();
         self.over.notify_waiters();
+        self.room.notify_waiters();
         woken.into_iter().for_each(Waker::wake);
     }
 }

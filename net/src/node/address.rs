@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// A host, so that two processes know whether they share one: a hash of the machine's id and of this boot's.
+/// A host, so that two processes know whether they share one: a hash of the machine's id, of this boot's, and of the
+/// network they are in. What has a network of its own, as a container, is a host of its own: a way around that network
+/// would work where the network says no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostId(pub u64);
 
@@ -19,6 +21,9 @@ impl HostId {
             hasher.update(&std::fs::read(path).unwrap_or_default());
         }
         let hash = hasher.finalize();
+        if let Ok(network) = std::fs::read_link("/proc/self/ns/net") {
+            hasher.update(network.as_os_str().as_encoded_bytes());
+        }
         let mut first = [0u8; 8];
         first.copy_from_slice(&hash.as_bytes()[..8]);
         HostId(u64::from_le_bytes(first))

@@ -337,6 +337,8 @@ impl Node {
 
 fn prepare(stream: &TcpStream, config: &Config) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
+    // Connections carry few packets at a time: each is sent again soon, not ever later, when a cable comes and goes.
+    rustix::net::sockopt::set_tcp_thin_linear_timeouts(stream, true)?;
     // The kernel's own limit for unacknowledged bytes: found out also while this process has nothing to read.
     let limit = config.tick * (config.silence + 1);
     rustix::net::sockopt::set_tcp_user_timeout(stream, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))?;

@@ -103,7 +103,8 @@ impl Ask {
 pub mod method {
     /// A request of a client: [`super::Ask`] in the data, answered by a [`crate::op::Reply`] in the data.
     pub const ASK: u16 = 1;
-    /// A message between replicas: [`super::Said`] in the data; the answer only says that it was taken.
+    /// A message between replicas, as a notice: [`super::Said`] in the data. What was sent over a connection that stands
+    /// has arrived or will; nobody answers for the transport.
     pub const SAY: u16 = 2;
     /// Are you there. Answered at once by the transport's side, so it says nothing about disks.
     pub const PING: u16 = 3;

@@ -31,17 +31,16 @@ fn bench(options: &Options) -> (Result<Vec<Row>, BenchError>, MemoryStore) {
 
 #[test]
 fn every_workload_does_something_and_names_its_figures_as_documented() {
-    let options = Options { time: Duration::from_millis(30), size: 16 << 20, only: None };
+    // However short the time: a busy machine may leave none of it.
+    let options = Options { time: Duration::ZERO, size: 16 << 20, only: None };
     let (rows, store) = bench(&options);
     let rows = rows.unwrap();
     assert_eq!(rows.iter().map(|row| row.workload).collect::<Vec<_>>(), load::names());
     for row in &rows {
         assert!(row.iops > 0.0 && row.mib_s > 0.0 && row.device_limit > 0.0 && row.cpu_us_per_op > 0.0, "{row:?}");
-        assert_eq!(
-            row.flushes_per_op > 0.0,
-            !row.workload.starts_with("read") && row.workload != "omap-list",
-            "{row:?}"
-        );
+        // A read may see the end of a checkpoint for the writes before it.
+        let reads = row.workload.starts_with("read") || row.workload == "omap-list";
+        assert!(reads || row.flushes_per_op > 0.0, "{row:?}");
     }
     let json = serde_json::to_value(&rows[0]).unwrap();
     let mut keys: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();

@@ -4,21 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use nacre_client::Error;
 use nacre_proto::v1::map_command::Verb as Map;
-use nacre_proto::v1::{OsdIn, OsdOut, OsdReweight};
+use nacre_proto::v1::{OsdIn, OsdOut, OsdReweight, PoolSet};
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
 use rand::{RngExt, SeedableRng};
 
 use crate::cluster::{MONITORS, OSDS, Running};
+use crate::workload::Workload;
 
-/// See the module.
-pub(crate) struct Nemesis {
-    running: Arc<Running>,
-    random: StdRng,
-    done: BTreeMap<&'static str, u32>,
-}
-
-const FAULTS: [&str; 9] = [
+/// Daemons that die, stand still, come and go.
+pub(crate) const DAEMONS: &[&str] = &[
     "osd killed",
     "osd killed",
     "osd frozen",
@@ -30,10 +28,29 @@ const FAULTS: [&str; 9] = [
     "osd reweighted",
 ];
 
+/// Hosts that are cut off: wholly, for one direction between two of them, again and again for moments.
+pub(crate) const NETWORK: &[&str] =
+    &["host cut off", "host cut off", "one way cut", "cable loose", "osd killed", "osd restarted"];
+
+/// Disks that lie or are full, pools that change their number of copies.
+pub(crate) const DISKS: &[&str] =
+    &["bits flipped", "bits flipped", "devices filled", "pool size changed", "osd killed", "osd restarted"];
+
+/// See the module.
+pub(crate) struct Nemesis {
+    running: Arc<Running>,
+    random: StdRng,
+    done: BTreeMap<&'static str, u32>,
+    /// The one OSD whose device lies. Were there two, data could be lost with no fault of the cluster's.
+    liar: u32,
+}
+
 impl Nemesis {
     /// One that is calm yet.
     pub(crate) fn new(running: Arc<Running>, seed: u64) -> Nemesis {
-        Nemesis { running, random: StdRng::seed_from_u64(seed), done: BTreeMap::new() }
+        let mut random = StdRng::seed_from_u64(seed);
+        let liar = random.random_range(0..OSDS);
+        Nemesis { running, random, done: BTreeMap::new(), liar }
     }
 
     async fn pause(&mut self, least: u64, most: u64) {
@@ -46,45 +63,133 @@ impl Nemesis {
     }
 
     /// Breaks one thing after the other.
-    pub(crate) async fn rage(&mut self, length: Duration) {
+    pub(crate) async fn rage(&mut self, length: Duration, faults: &[&'static str], workload: &Workload) {
         let until = Instant::now() + length;
+        let mut deck = Vec::new();
         while Instant::now() < until {
-            let fault = FAULTS[self.random.random_range(0..FAULTS.len())];
+            // Each comes once before any comes again.
+            if deck.is_empty() {
+                deck.extend_from_slice(faults);
+                deck.shuffle(&mut self.random);
+            }
+            let Some(fault) = deck.pop() else { return };
             *self.done.entry(fault).or_default() += 1;
-            let osd = self.osd();
-            let name = format!("osd.{osd}");
-            match fault {
-                "osd killed" => self.running.signal(&name, "KILL"),
-                "osd frozen" => {
-                    self.running.signal(&name, "STOP");
-                    self.pause(500, 6000).await;
-                    self.running.signal(&name, "CONT");
-                }
-                "osd restarted" => drop(self.running.nacre(&["restart", &name])),
-                "two osds killed" => {
-                    self.running.signal(&name, "KILL");
-                    self.running.signal(&format!("osd.{}", (osd + 1) % OSDS), "KILL");
-                }
-                "all osds killed" => {
-                    for osd in 0..OSDS {
-                        self.running.signal(&format!("osd.{osd}"), "KILL");
-                    }
-                }
-                "monitor killed" => {
-                    let mon = self.random.random_range(0..MONITORS);
-                    self.running.signal(&format!("mon.{mon}"), "KILL");
-                }
-                "osd out and in" => {
-                    self.running.change(Map::OsdOut(OsdOut { osds: vec![osd] })).await;
-                    self.pause(500, 4000).await;
-                    self.running.change(Map::OsdIn(OsdIn { osds: vec![osd] })).await;
-                }
-                _ => {
-                    let millionths = self.random.random_range(500_000..=1_000_000);
-                    self.running.change(Map::OsdReweight(OsdReweight { osd, millionths })).await;
+            workload.under(fault);
+            self.make(fault).await;
+            self.pause(300, 3000).await;
+        }
+    }
+
+    async fn make(&mut self, fault: &str) {
+        let osd = self.osd();
+        let name = format!("osd.{osd}");
+        let running = Arc::clone(&self.running);
+        match fault {
+            "osd killed" => running.signal(&name, "KILL"),
+            "osd frozen" => {
+                running.signal(&name, "STOP");
+                self.pause(500, 6000).await;
+                running.signal(&name, "CONT");
+            }
+            "osd restarted" => running.restart(osd),
+            "two osds killed" => {
+                running.signal(&name, "KILL");
+                running.signal(&format!("osd.{}", (osd + 1) % OSDS), "KILL");
+            }
+            "all osds killed" => {
+                for osd in 0..OSDS {
+                    running.signal(&format!("osd.{osd}"), "KILL");
                 }
             }
-            self.pause(300, 3000).await;
+            "monitor killed" => {
+                let mon = self.random.random_range(0..MONITORS);
+                running.signal(&format!("mon.{mon}"), "KILL");
+            }
+            "osd out and in" => {
+                running.change(Map::OsdOut(OsdOut { osds: vec![osd] })).await;
+                self.pause(500, 4000).await;
+                running.change(Map::OsdIn(OsdIn { osds: vec![osd] })).await;
+            }
+            "osd reweighted" => {
+                let millionths = self.random.random_range(500_000..=1_000_000);
+                running.change(Map::OsdReweight(OsdReweight { osd, millionths })).await;
+            }
+            "pool size changed" => {
+                self.resize("2").await;
+                self.pause(500, 4000).await;
+                self.resize("3").await;
+            }
+            "bits flipped" => {
+                if !running.flip_bits(self.liar, 4, &mut self.random) {
+                    println!("chaos: {name} holds no data whose bits could be flipped");
+                }
+            }
+            "devices filled" => self.fill().await,
+            other => self.cut(other, osd).await,
+        }
+    }
+
+    /// Faults of the network.
+    async fn cut(&mut self, fault: &str, host: u32) {
+        let running = Arc::clone(&self.running);
+        let network = running.network.as_ref().unwrap();
+        match fault {
+            "host cut off" => {
+                network.cable(host, false);
+                self.pause(500, 6000).await;
+                network.cable(host, true);
+            }
+            "one way cut" => {
+                let to = (host + self.random.random_range(1..OSDS)) % OSDS;
+                network.one_way(host, to, false);
+                self.pause(500, 6000).await;
+                network.one_way(host, to, true);
+            }
+            "cable loose" => {
+                for _ in 0..8 {
+                    network.cable(host, false);
+                    self.pause(10, 200).await;
+                    network.cable(host, true);
+                    self.pause(10, 400).await;
+                }
+            }
+            other => panic!("no fault is called {other}"),
+        }
+    }
+
+    async fn resize(&self, size: &str) {
+        let set = PoolSet { pool: "data".into(), option: "size".into(), value: size.into() };
+        self.running.change(Map::PoolSet(set)).await;
+    }
+
+    /// Writes until nothing more is taken, and takes it all away again.
+    async fn fill(&mut self) {
+        let hasty = self.running.client(Duration::from_secs(5)).await;
+        let pool = hasty.pool("data").await.unwrap();
+        let junk = Bytes::from(vec![7; 4 << 20]);
+        let mut count = 0;
+        loop {
+            match pool.object(format!("junk-{count}")).write_full(junk.clone()).await {
+                Ok(()) => count += 1,
+                // Refused; or a copy found its device full before the map said so, and waits for room.
+                Err(Error::Object { .. } | Error::TimedOut { .. }) => {
+                    count += 1;
+                    break;
+                }
+                Err(other) => panic!("filling: {other}"),
+            }
+            assert!(count < 1000, "nothing is ever full");
+        }
+        self.pause(100, 2000).await;
+        let cluster = self.running.client(Duration::from_secs(60)).await;
+        let pool = cluster.pool("data").await.unwrap();
+        for at in 0..count {
+            match pool.object(format!("junk-{at}")).remove().await {
+                Ok(()) => {}
+                // The last one may never have been taken.
+                Err(Error::Object { .. }) if at + 1 == count => {}
+                Err(other) => panic!("making room again: {other}"),
+            }
         }
     }
 

@@ -1,13 +1,13 @@
 //! Clients that write, read, append, compare and set, and note down everything they ask and are told.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nacre_client::{Cluster, Compare, Error, Op};
-use nacre_pg::op::SnapContext;
+use nacre_pg::op::{OpError, SnapContext};
 use nacre_proto::ids::SnapId;
 use nacre_sim::history::{Call, History};
 use nacre_sim::oracle::linear::{self, Verdict};
@@ -29,7 +29,8 @@ struct Shared {
     history: Mutex<History>,
     calls: AtomicU64,
     unknown: AtomicU64,
-    longest_us: AtomicU64,
+    fault: Mutex<&'static str>,
+    longest_us: Mutex<BTreeMap<&'static str, u64>>,
     over: AtomicBool,
 }
 
@@ -45,7 +46,7 @@ pub(crate) struct Told {
     /// How many calls.
     pub(crate) calls: u64,
     unknown: u64,
-    longest: Duration,
+    longest: BTreeMap<&'static str, u64>,
 }
 
 impl Workload {
@@ -56,7 +57,8 @@ impl Workload {
             history: Mutex::default(),
             calls: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
-            longest_us: AtomicU64::new(0),
+            fault: Mutex::new("none"),
+            longest_us: Mutex::default(),
             over: AtomicBool::new(false),
         });
         let mut clients = Vec::new();
@@ -66,6 +68,11 @@ impl Workload {
             clients.push(tokio::spawn(work(Arc::clone(&shared), cluster, client, random)));
         }
         Workload { shared, clients }
+    }
+
+    /// What is being done to the cluster from now on: stalls are put down to it.
+    pub(crate) fn under(&self, fault: &'static str) {
+        *self.shared.fault.lock().unwrap() = fault;
     }
 
     /// Ends, and reads every object once more.
@@ -79,7 +86,7 @@ impl Workload {
             history,
             calls: self.shared.calls.load(Ordering::SeqCst),
             unknown: self.shared.unknown.load(Ordering::SeqCst),
-            longest: Duration::from_micros(self.shared.longest_us.load(Ordering::SeqCst)),
+            longest: self.shared.longest_us.lock().unwrap().clone(),
         }
     }
 }
@@ -96,7 +103,8 @@ async fn work(shared: Arc<Shared>, cluster: Cluster, client: u64, mut random: St
         let ops = match random.random_range(0..10) {
             0..3 => vec![Op::Read { offset: 0, len: 1 << 20 }],
             3 | 4 => vec![Op::Append { data: value() }],
-            5 => vec![Op::WriteFull { data: value() }],
+            // Long enough to lie in blocks of its own.
+            5 => vec![Op::WriteFull { data: Bytes::from(value().repeat(1500)) }],
             6 => vec![
                 Op::CompareXattr { name: "owner".into(), how: Compare::Eq, value: Bytes::new() },
                 Op::SetXattr { name: "owner".into(), value: value() },
@@ -134,7 +142,9 @@ async fn call(shared: &Shared, object: &nacre_client::Object, name: Bytes, clien
         Err(other) => panic!("client {client}: {other}"),
     };
     let at = now();
-    shared.longest_us.fetch_max((at - asked) / 1000, Ordering::SeqCst);
+    let fault = *shared.fault.lock().unwrap();
+    let took = (at - asked) / 1000;
+    shared.longest_us.lock().unwrap().entry(fault).and_modify(|most| *most = took.max(*most)).or_insert(took);
     match outcome {
         Some(outcome) => shared.history.lock().unwrap().answer(&name, place, at, outcome),
         None => drop(shared.unknown.fetch_add(1, Ordering::SeqCst)),
@@ -144,12 +154,15 @@ async fn call(shared: &Shared, object: &nacre_client::Object, name: Bytes, clien
 impl Told {
     /// In a line.
     pub(crate) fn summary(&self) -> String {
+        let longest = self.longest.iter().map(|(fault, us)| format!("{fault} {:.2} s", *us as f64 / 1e6));
+        let longest: Vec<String> = longest.collect();
         format!(
-            "{} calls on {} objects, {} without an answer, the longest took {:.2} s",
+            "{} calls on {} objects, {} refused for lack of room, {} without an answer; longest: {}",
             self.calls,
             self.history.objects.len(),
+            self.history.objects.values().flatten().filter(|call| is_refused(call)).count(),
             self.unknown,
-            self.longest.as_secs_f64()
+            longest.join(", ")
         )
     }
 
@@ -164,8 +177,16 @@ impl Told {
                 Some(format!("{name}: {explained} of {all} calls can be explained, then none of\n{}", stuck.join("\n")))
             }
         };
-        self.history.objects.iter().filter_map(judge).collect()
+        // What was refused for lack of room has no effect; if it had one all the same, no order explains what others saw.
+        let taken = |calls: &Vec<Call>| calls.iter().filter(|call| !is_refused(call)).cloned().collect::<Vec<Call>>();
+        let taken: BTreeMap<&Bytes, Vec<Call>> =
+            self.history.objects.iter().map(|(name, calls)| (name, taken(calls))).collect();
+        taken.iter().filter_map(|(name, calls)| judge((name, calls))).collect()
     }
+}
+
+fn is_refused(call: &Call) -> bool {
+    matches!(call.answer, Some((_, Err(OpError::Full { .. }))))
 }
 
 fn text(name: &Bytes) -> String {

@@ -169,12 +169,13 @@ impl<'s> Load<'s> {
         told.recv().unwrap_or(Ok(()))
     }
 
-    /// Runs until the time is over, then waits for what is in flight.
+    /// Runs until the time is over, for as many operations as its depth at least, then waits for what is in flight.
     pub(super) fn run(&mut self, workload: &Workload, time: Duration) -> Result<Done, BenchError> {
         let end = Instant::now() + time;
         let (tell, told) = mpsc::channel();
-        let (mut done, mut flying) = (Done::default(), 0);
-        while Instant::now() < end {
+        let (mut done, mut begun, mut flying) = (Done::default(), 0, 0);
+        while begun < workload.depth || Instant::now() < end {
+            begun += 1;
             match self.next(workload) {
                 Next::Read(object, offset) => {
                     let wanted = workload.bytes as u64;

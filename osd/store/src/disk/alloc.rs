@@ -38,6 +38,9 @@ pub(crate) struct Allocator {
     waiting_count: u64,
     waiting: Vec<Run>,
     frozen: Vec<Run>,
+    /// Chunks asked and words searched so far.
+    #[cfg(test)]
+    pub(crate) looked: std::cell::Cell<u64>,
 }
 
 fn bit(block: u64) -> (usize, u64) {
@@ -62,6 +65,8 @@ impl Allocator {
             waiting_count: 0,
             waiting: Vec::new(),
             frozen: Vec::new(),
+            #[cfg(test)]
+            looked: std::cell::Cell::new(0),
         };
         for block in (0..reserved.min(blocks)).chain(blocks..chunks as u64 * CHUNK) {
             this.set(block);
@@ -183,6 +188,8 @@ impl Allocator {
         let cursor = self.cursors[usize::from(!small)];
         for step in 0..chunks {
             let chunk = (cursor + step) % chunks;
+            #[cfg(test)]
+            self.looked.set(self.looked.get() + 1);
             if u64::from(self.room[chunk]) < len || u64::from(self.longest[chunk]) < len {
                 continue;
             }
@@ -203,6 +210,8 @@ impl Allocator {
         let (mut at, mut run, mut longest) = (0u64, 0u64, 0u64);
         while at < CHUNK {
             let word = words[(at / 64) as usize] >> (at % 64);
+            #[cfg(test)]
+            self.looked.set(self.looked.get() + 1);
             if word == 0 {
                 let rest = 64 - at % 64;
                 run += rest;

@@ -87,22 +87,99 @@ fn child_that_works_within_a_bound() {
     println!("\nmost {} {}", (most - before) >> 20, held >> 20);
 }
 
+/// The child of the test with snapshots: objects whose blocks lie scattered, and clones of them that come and go, so that
+/// nearly all memory is metadata, and much of it changes between two checkpoints.
+#[test]
+fn child_that_clones_within_a_bound() {
+    const OBJECTS: u64 = 64;
+    const SNAPS: u64 = 24;
+    let Ok(path) = std::env::var("NACRE_STORE_CLONES") else { return };
+    let (path, memory) = path.split_once('=').unwrap();
+    let (path, memory) = (Path::new(path), memory.parse::<u64>().unwrap() << 20);
+    let before = rss();
+    DiskStore::format(path, IDENTITY, &options(1 << 30, 128 << 20)).unwrap();
+    let store = DiskStore::open(path, None, &StoreConfig { memory, ..StoreConfig::default() }).unwrap();
+    wait(&store, vec![TxnOp::CreateCollection]).unwrap();
+    let submit = |ops| store.submit(Transaction { pg: pg(0), ops }, ignore()).unwrap();
+    let mut rng = StdRng::seed_from_u64(9);
+    for number in 0..OBJECTS {
+        // Every second block of 4 MiB: each is an extent of its own.
+        for from in (0..1024).step_by(64) {
+            let at = |block: u64| write(&format!("o{number}"), block * 4096, vec![number as u8; 4096]);
+            submit((from..from + 64).step_by(2).map(at).collect());
+        }
+    }
+    let (mut most, mut held, mut taken) = (0, 0, [0; OBJECTS as usize]);
+    let mut look = || {
+        most = most.max(rss());
+        held = held.max(store.memory().0);
+    };
+    // All of them cloned at once: hardly a byte of journal, and all metadata changed.
+    for snap in 1..=SNAPS {
+        for number in 0..OBJECTS {
+            let from = oid(&format!("o{number}"), 0);
+            let to = ObjectId { snap: SnapId(snap), ..from.clone() };
+            submit(vec![TxnOp::Clone { from, to }]);
+        }
+        look();
+    }
+    taken.fill(SNAPS);
+    for round in 0..60_000u64 {
+        let number = rng.random_range(0..OBJECTS);
+        let name = format!("o{number}");
+        let place = rng.random_range(0..1024) * 4096;
+        match rng.random_range(0..20) {
+            0 => {
+                let snaps = &mut taken[number as usize];
+                *snaps += 1;
+                let snap = |snap| ObjectId { snap: SnapId(snap), ..oid(&name, 0) };
+                let mut ops = vec![TxnOp::Clone { from: oid(&name, 0), to: snap(*snaps) }];
+                if *snaps > SNAPS {
+                    ops.push(TxnOp::Remove { oid: snap(*snaps - SNAPS) });
+                }
+                submit(ops);
+            }
+            1..=5 => drop(store.read(pg(0), &oid(&name, 0), place, 4096).unwrap()),
+            _ => drop(submit(vec![write(&name, place, vec![round as u8; 4096])])),
+        }
+        if round % 50 == 0 {
+            look();
+        }
+    }
+    println!("\nmost {} {}", (most - before) >> 20, held >> 20);
+}
+
+/// Most MiB of a child's process, and most it knew of.
+fn memory_of(child: &str, variable: &str, memory: u64) -> (u64, u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("disk::bounds_tests::{child}"), "--nocapture"])
+        .env(variable, format!("{}={memory}", folder.path().display()))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&child.stdout);
+    let line = text.lines().find_map(|line| line.strip_prefix("most "));
+    let line = line.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&child.stderr)));
+    println!("bound {memory} MiB: most MiB of the process, and known to the store: {line}");
+    let (most, held) = line.split_once(' ').unwrap();
+    (most.parse().unwrap(), held.parse().unwrap())
+}
+
+#[test]
+fn memory_of_snapshots_follows_the_bound_within_a_fifth() {
+    for memory in [128, 256] {
+        let (most, held) = memory_of("child_that_clones_within_a_bound", "NACRE_STORE_CLONES", memory);
+        assert!(held <= memory, "{held} MiB known of {memory}");
+        assert!(most <= memory * 6 / 5, "{most} MiB resident of {memory}");
+    }
+}
+
 #[test]
 fn memory_of_the_process_follows_the_bound_within_a_fifth() {
     let mut seen = Vec::new();
     for memory in [128, 256] {
-        let folder = tempfile::tempdir().unwrap();
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "disk::bounds_tests::child_that_works_within_a_bound", "--nocapture"])
-            .env("NACRE_STORE_BOUND", format!("{}={memory}", folder.path().display()))
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&child.stdout);
-        let line = text.lines().find_map(|line| line.strip_prefix("most "));
-        let line = line.unwrap_or_else(|| panic!("{text}{}", String::from_utf8_lossy(&child.stderr)));
-        println!("bound {memory} MiB: most MiB of the process, and known to the store: {line}");
-        let (most, held) = line.split_once(' ').unwrap();
-        seen.push((memory, most.parse::<u64>().unwrap(), held.parse::<u64>().unwrap()));
+        let (most, held) = memory_of("child_that_works_within_a_bound", "NACRE_STORE_BOUND", memory);
+        seen.push((memory, most, held));
     }
     for (memory, most, held) in &seen {
         assert!(held <= memory, "{held} MiB known of {memory}");

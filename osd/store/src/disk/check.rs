@@ -142,7 +142,7 @@ impl DiskStore {
     pub fn repair(self) -> Result<Report, StoreError> {
         self.checkpoint()?;
         let walk = self.engine().walk(false)?;
-        self.engine().kv.commit(walk.fixes)?;
+        self.engine().kv.commit(&mut walk.fixes.into_iter())?;
         Ok(walk.report)
     }
 }
@@ -308,7 +308,7 @@ impl Engine {
     fn walk_data(&self, pg: PgId, oid: &ObjectId, base: u64, extent: &Extent, walk: &mut Walk) {
         let mut buf = AlignedBuf::zeroed(extent.crcs.len() * BLOCK as usize);
         let read = self.blocks.read(extent.phys * BLOCK, &mut buf);
-        for (step, (bytes, crc)) in buf.chunks(BLOCK as usize).zip(&extent.crcs).enumerate() {
+        for (step, (bytes, crc)) in buf.chunks(BLOCK as usize).zip(extent.crcs.iter()).enumerate() {
             walk.report.blocks += 1;
             if read.is_err() || crc32fast::hash(bytes) != *crc {
                 let within = if extent.packed.is_some() { 0 } else { step as u64 };

@@ -17,10 +17,9 @@ use nacre_proto::ids::Version;
 
 use super::alloc::Words;
 use super::codec::Put;
-use super::direct::AlignedBuf;
 use super::keys;
 use super::kv::KvOp;
-use super::meta::{decode_log, encode_log};
+use super::meta::{Cell, decode_log, encode_log};
 use super::plan::Plan;
 use super::state::{Layer, LogDelta};
 use super::{Engine, lock};
@@ -34,7 +33,7 @@ pub(crate) struct LogIndex {
 }
 
 /// Bytes laid down with one call.
-const LAY: usize = 4 << 20;
+const LAY: usize = 2 << 20;
 /// Keys of a dropped omap that are deleted one by one; more are deleted as a range, which costs later reads more.
 const FEW: usize = 1024;
 
@@ -141,7 +140,7 @@ impl Engine {
         let mut blocks: Vec<(u64, &Bytes)> = layer.blocks.iter().map(|(phys, bytes)| (*phys, bytes)).collect();
         blocks.sort_unstable_by_key(|(phys, _)| *phys);
         let failed = |error| StoreError::io("cannot lay down deferred writes", error);
-        let mut buf = AlignedBuf::with_capacity(LAY.min(blocks.len() * BLOCK as usize));
+        let mut buf = lock(&self.laying);
         for part in blocks.chunks(LAY / BLOCK as usize) {
             buf.clear();
             let mut runs: Vec<(u64, usize, usize)> = Vec::new();
@@ -164,23 +163,18 @@ impl Engine {
 
     /// Gives the database the layer's metadata.
     pub(crate) fn feed(&self, layer: &Layer, index: &mut LogIndex) -> Result<(), StoreError> {
-        let mut batch = Vec::new();
-        for (key, cell) in &layer.cells {
-            batch.push(match cell {
-                Some(cell) => KvOp::Put(key.clone(), cell.encode()),
-                None => KvOp::Delete(key.clone()),
-            });
-        }
+        let change = |key: &Bytes, value: Option<Vec<u8>>| match value {
+            Some(value) => KvOp::Put(key.clone(), value),
+            None => KvOp::Delete(key.clone()),
+        };
+        let cells = layer.cells.iter().map(|(key, cell)| change(key, cell.as_ref().map(Cell::encode)));
         let dropped: HashSet<u64> = layer.dropped_omaps.iter().copied().collect();
-        for (key, value) in &layer.omap {
-            if dropped.is_empty() || keys::number(key).is_ok_and(|id| !dropped.contains(&id)) {
-                batch.push(match value {
-                    Some(value) => KvOp::Put(key.clone(), value.to_vec()),
-                    None => KvOp::Delete(key.clone()),
-                });
-            }
-        }
-        for id in dropped {
+        let lives = |key: &Bytes| dropped.is_empty() || keys::number(key).is_ok_and(|id| !dropped.contains(&id));
+        let omap = layer.omap.iter().filter(|(key, _)| lives(key));
+        let omap = omap.map(|(key, value)| change(key, value.as_ref().map(|value| value.to_vec())));
+        let mut batch = Vec::new();
+        for id in &dropped {
+            let id = *id;
             self.drop_keys(&keys::first(b'M', id), &keys::past(b'M', id), &mut batch)?;
         }
         for (coll, delta) in &layer.logs {
@@ -196,7 +190,7 @@ impl Engine {
         let mut applied = layer.applied;
         (applied.group, applied.at) = lock(&self.journal).position_after(applied.seq);
         batch.push(KvOp::Put(Bytes::from_static(keys::APPLIED), applied.encode()));
-        self.kv.commit(batch)
+        self.kv.commit(&mut cells.chain(omap).chain(batch))
     }
 
     fn drop_keys(&self, from: &Bytes, to: &Bytes, batch: &mut Vec<KvOp>) -> Result<(), StoreError> {

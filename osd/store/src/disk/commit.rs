@@ -58,7 +58,7 @@ pub(crate) struct Queue {
     /// Large writes queued, and done, since the store was opened.
     direct_queued: u64,
     direct_done: u64,
-    spare: Option<AlignedBuf>,
+    spare: Vec<AlignedBuf>,
     /// Records in all batches.
     count: usize,
     /// Records for which the committer, if it sleeps, is woken; 0 while it does not sleep.
@@ -98,7 +98,7 @@ impl Queue {
     ) -> bool {
         let full = |batch: &Batch| (batch.buf.len() + record.len()) as u64 > limit || batch.direct_bytes > DIRECT_BATCH;
         if self.batches.back().is_none_or(full) {
-            let mut buf = self.spare.take().unwrap_or_else(|| AlignedBuf::with_capacity(256 << 10));
+            let mut buf = self.spare.pop().unwrap_or_else(|| AlignedBuf::with_capacity(256 << 10));
             buf.clear();
             buf.extend(&[0; HEADER]);
             let batch =
@@ -169,8 +169,9 @@ impl Engine {
         let mut queue = lock(&self.queue);
         queue.durable = batch.last;
         queue.flying = queue.count + batch.done.len();
-        if batch.buf.capacity() as u64 <= 2 * self.bounds.group {
-            queue.spare = Some(std::mem::take(&mut batch.buf));
+        // One group is written while the next is gathered: two are enough, and fewer would be made anew, zeros and all.
+        if queue.spare.len() < 2 && batch.buf.capacity() as u64 <= 2 * self.bounds.group {
+            queue.spare.push(std::mem::take(&mut batch.buf));
         }
         drop(queue);
         self.settled.notify_all();

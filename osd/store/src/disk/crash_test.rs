@@ -108,7 +108,7 @@ impl Kv for RecorderKv {
     fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
         self.kv.scan(from, to, visit)
     }
-    fn commit(&self, batch: Vec<KvOp>) -> Result<(), StoreError> {
+    fn commit(&self, batch: &mut dyn Iterator<Item = KvOp>) -> Result<(), StoreError> {
         self.kv.commit(batch)?;
         lock(&self.tape).push(Event::Kv(self.kv.snapshot()));
         Ok(())

@@ -24,8 +24,9 @@ pub(crate) trait Kv: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
     /// Visits `[from, to)` in order.
     fn scan(&self, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<(), StoreError>;
-    /// All of it or nothing, on stable storage when it returns.
-    fn commit(&self, batch: Vec<KvOp>) -> Result<(), StoreError>;
+    /// All of it or nothing, on stable storage when it returns. Taken one by one, so that a large checkpoint's values need not
+    /// all be there beside what is made of them.
+    fn commit(&self, batch: &mut dyn Iterator<Item = KvOp>) -> Result<(), StoreError>;
     /// Verifies every checksum of its files.
     fn verify(&self) -> Result<(), StoreError> {
         Ok(())
@@ -86,7 +87,7 @@ impl Kv for MemKv {
         Ok(())
     }
 
-    fn commit(&self, batch: Vec<KvOp>) -> Result<(), StoreError> {
+    fn commit(&self, batch: &mut dyn Iterator<Item = KvOp>) -> Result<(), StoreError> {
         let mut guard = self.lock();
         let map = Arc::make_mut(&mut guard);
         for op in batch {

@@ -7,6 +7,8 @@
 //! 3. An extent holds one reference on each block it names. `shared` is set if another may hold one too; the count is
 //!    in the table of references. A packed extent cut in two makes two references.
 
+use std::ops::{Deref, DerefMut};
+
 use bytes::Bytes;
 
 use super::codec::{Malformed, Put, Take};
@@ -35,6 +37,52 @@ pub(crate) struct Packed {
     pub skip: u16,
 }
 
+/// Checksums of an extent's stored blocks. A scattered leaf has hundreds of extents of one block, and is copied with every
+/// change: theirs need no memory of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Crcs {
+    One(u32),
+    Many(Box<[u32]>),
+}
+
+impl From<Vec<u32>> for Crcs {
+    fn from(crcs: Vec<u32>) -> Crcs {
+        match crcs[..] {
+            [one] => Crcs::One(one),
+            _ => Crcs::Many(crcs.into()),
+        }
+    }
+}
+
+impl From<&[u32]> for Crcs {
+    fn from(crcs: &[u32]) -> Crcs {
+        match crcs {
+            [one] => Crcs::One(*one),
+            _ => Crcs::Many(crcs.into()),
+        }
+    }
+}
+
+impl Deref for Crcs {
+    type Target = [u32];
+
+    fn deref(&self) -> &[u32] {
+        match self {
+            Crcs::One(crc) => std::slice::from_ref(crc),
+            Crcs::Many(crcs) => crcs,
+        }
+    }
+}
+
+impl DerefMut for Crcs {
+    fn deref_mut(&mut self) -> &mut [u32] {
+        match self {
+            Crcs::One(crc) => std::slice::from_mut(crc),
+            Crcs::Many(crcs) => crcs,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
     /// First block within the leaf.
@@ -46,7 +94,7 @@ pub(crate) struct Extent {
     pub shared: bool,
     pub packed: Option<Packed>,
     /// One for each stored block.
-    pub crcs: Vec<u32>,
+    pub crcs: Crcs,
 }
 
 impl Extent {
@@ -69,7 +117,7 @@ impl Extent {
                 phys: self.phys + u64::from(from),
                 shared: self.shared,
                 packed: None,
-                crcs: self.crcs[usize::from(from)..usize::from(to)].to_vec(),
+                crcs: self.crcs[usize::from(from)..usize::from(to)].into(),
             },
             Some(packed) => Extent {
                 at: low,
@@ -164,18 +212,31 @@ impl Leaf {
                 let right = self.extents.remove(left + 1);
                 let extent = &mut self.extents[left];
                 extent.len += right.len;
-                extent.crcs.extend(right.crcs);
+                extent.crcs = [&extent.crcs[..], &right.crcs[..]].concat().into();
             }
         }
     }
 
     /// Bytes of memory, near enough for the bound.
     pub(crate) fn weight(&self) -> usize {
-        64 + self.extents.iter().map(|extent| 64 + 4 * extent.crcs.len()).sum::<usize>()
+        let rows = self.extents.iter().map(|extent| match &extent.crcs {
+            Crcs::One(_) => 0,
+            Crcs::Many(crcs) => 16 + 4 * crcs.len(),
+        });
+        64 + self.extents.capacity() * size_of::<Extent>() + rows.sum::<usize>()
+    }
+
+    /// Gives back what it grew beyond its need: most leaves are kept long after their last change.
+    pub(crate) fn trim(&mut self) {
+        if self.extents.capacity() > self.extents.len() + 1 {
+            self.extents.shrink_to_fit();
+        }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.weight());
+        // All leaves of a checkpoint wait in memory for the last one, so each takes no more than it needs.
+        let mut out =
+            Vec::with_capacity(3 + self.extents.iter().map(|extent| 14 + 4 * extent.crcs.len()).sum::<usize>());
         out.u8(1);
         out.var(self.extents.len() as u64);
         for extent in &self.extents {
@@ -189,7 +250,7 @@ impl Leaf {
                 out.var(packed.skip.into());
                 out.var(extent.stored());
             }
-            for crc in &extent.crcs {
+            for crc in extent.crcs.iter() {
                 out.u32(*crc);
             }
         }
@@ -234,7 +295,7 @@ impl Leaf {
             if phys < RESERVED || phys > u64::MAX / BLOCK - u64::from(stored) {
                 return Err(Malformed);
             }
-            let crcs = (0..stored).map(|_| take.u32()).collect::<Result<_, _>>()?;
+            let crcs = (0..stored).map(|_| take.u32()).collect::<Result<Vec<_>, _>>()?.into();
             extents.push(Extent { at, len, phys, shared: flags & 1 == 1, packed, crcs });
         }
         take.end()?;

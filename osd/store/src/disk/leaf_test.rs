@@ -11,13 +11,13 @@ fn raw(at: u16, len: u16, phys: u64) -> Extent {
         phys,
         shared: false,
         packed: None,
-        crcs: (0..len).map(|i| (phys as u32) + u32::from(i)).collect(),
+        crcs: (0..len).map(|i| (phys as u32) + u32::from(i)).collect::<Vec<_>>().into(),
     }
 }
 
 fn packed(at: u16, len: u16, phys: u64) -> Extent {
     let packed = Packed { packing: Packing::Lz4, bytes: 4097, raw: len, skip: 0 };
-    Extent { at, len, phys, shared: false, packed: Some(packed), crcs: vec![1, 2] }
+    Extent { at, len, phys, shared: false, packed: Some(packed), crcs: vec![1, 2].into() }
 }
 
 /// For each block of the leaf, where its bytes are.

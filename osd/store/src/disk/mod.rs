@@ -11,7 +11,7 @@
 //! 3. The order of records in the journal is the order of submission: the queue is filled under the state's lock.
 //! 4. After any failed write or flush nothing is accepted or acknowledged any more.
 //!
-//! Locks are taken in this order: checkpointer, journal, state, queue.
+//! Locks are taken in this order: checkpointer, laying, journal, state, queue.
 
 mod alloc;
 pub mod check;
@@ -45,6 +45,7 @@ use nacre_proto::txn::Transaction;
 use self::checkpoint::LogIndex;
 use self::commit::Queue;
 use self::device::Device;
+use self::direct::AlignedBuf;
 use self::journal::Journal;
 use self::kv::Kv;
 use self::plan::Plan;
@@ -132,6 +133,8 @@ pub(crate) struct Engine {
     settled: Condvar,
     journal: Mutex<Journal>,
     checkpointer: Mutex<LogIndex>,
+    /// Blocks on their way down; kept, because memory that is new to the process costs as much as the copy into it.
+    laying: Mutex<AlignedBuf>,
     /// Wanted and finished checkpoints. Waits with `turns`.
     turns: Mutex<Turns>,
     turned: Condvar,

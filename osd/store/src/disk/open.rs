@@ -162,6 +162,7 @@ impl Engine {
             settled: Condvar::new(),
             journal: Mutex::new(journal),
             checkpointer: Mutex::default(),
+            laying: Mutex::default(),
             turns: Mutex::new(Turns::default()),
             turned: Condvar::new(),
             poisoned: AtomicBool::new(false),
@@ -177,10 +178,8 @@ impl Engine {
         let mut identity = vec![1];
         identity.bytes(&superblock.store.0);
         let applied = Applied { seq: 0, group: 1, at: 0, next_id: 1 };
-        kv.commit(vec![
-            KvOp::Put(Bytes::from_static(keys::IDENTITY), identity),
-            KvOp::Put(Bytes::from_static(keys::APPLIED), applied.encode()),
-        ])
+        let values = [(keys::IDENTITY, identity), (keys::APPLIED, applied.encode())];
+        kv.commit(&mut values.into_iter().map(|(key, value)| KvOp::Put(Bytes::from_static(key), value)))
     }
 }
 
@@ -346,7 +345,7 @@ impl DiskStore {
         reserve(&block, wanted).map_err(io("reserve space in", &block))?;
         // The last piece of the bitmap calls what lay behind the old end taken; the next freeze would keep it so.
         if let Some(fix) = open_end(&*store.engine.kv, old)? {
-            store.engine.kv.commit(vec![fix])?;
+            store.engine.kv.commit(&mut std::iter::once(fix))?;
         }
         let mut head = AlignedBuf::zeroed(2 * BLOCK as usize);
         now.read(0, &mut head).map_err(io("read", &block))?;

@@ -553,7 +553,13 @@ impl<'a> Plan<'a> {
         }
         let mut buf = AlignedBuf::zeroed(BLOCK as usize);
         self.device.read(phys * BLOCK, &mut buf).map_err(|error| StoreError::io("cannot read a block", error))?;
-        Ok(Some(Bytes::from_owner(buf)).filter(right))
+        let bytes = Bytes::copy_from_slice(&buf);
+        if !right(&bytes) {
+            return Ok(None);
+        }
+        // Parts of a block are often written one after the other; the next one finds it.
+        self.stage.state.cache_block(phys, bytes.clone());
+        Ok(Some(bytes))
     }
 
     fn zero(&mut self, oid: &ObjectId, key: &Bytes, offset: u64, len: u64) -> Result<(), StoreError> {

@@ -110,7 +110,7 @@ impl State {
             Some(packed) => {
                 let memory = (extent.phys..extent.phys + extent.stored()).map(|phys| self.block(phys)).collect();
                 let packed = super::leaf::Packed { skip: packed.skip + within, ..packed };
-                Segment { block, len, phys: extent.phys, crcs: extent.crcs.clone(), memory, packed: Some(packed) }
+                Segment { block, len, phys: extent.phys, crcs: extent.crcs.to_vec(), memory, packed: Some(packed) }
             }
         }
     }

@@ -4,7 +4,7 @@
 //! all; what was written and not flushed is forgotten by a crash, and the journal still has it.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use rocksdb::{BlockBasedOptions, Cache, DB, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions};
@@ -18,7 +18,12 @@ pub(crate) struct RocksKv {
     path: PathBuf,
     reads: AtomicU64,
     commits: AtomicU64,
+    /// Bytes of the last batch: the next one is likely as large, and need not grow into its place.
+    batch: AtomicUsize,
 }
+
+/// The most a batch is given room for before it is filled.
+const BATCH: usize = 16 << 20;
 
 fn failed(error: rocksdb::Error) -> StoreError {
     StoreError::Kv { what: error.into_string() }
@@ -48,13 +53,16 @@ impl RocksKv {
         options.set_target_file_size_base(16 << 20);
         options.set_max_bytes_for_level_base(64 << 20);
         options.set_max_background_jobs(2);
-        options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+        // What the last checkpoints wrote is written again soon, and half of it is checksums: only what has sunk is packed.
+        let (raw, lz4) = (rocksdb::DBCompressionType::None, rocksdb::DBCompressionType::Lz4);
+        options.set_compression_per_level(&[raw, raw, lz4, lz4, lz4, lz4, lz4]);
         options.set_keep_log_file_num(2);
         options.set_max_log_file_size(1 << 20);
         options.set_stats_dump_period_sec(0);
         options.set_max_open_files(512);
         let db = DB::open(&options, path).map_err(failed)?;
-        Ok(RocksKv { db, cache, path: path.to_owned(), reads: AtomicU64::new(0), commits: AtomicU64::new(0) })
+        let (reads, commits, batch) = Default::default();
+        Ok(RocksKv { db, cache, path: path.to_owned(), reads, commits, batch })
     }
 }
 
@@ -79,9 +87,9 @@ impl Kv for RocksKv {
         iter.status().map_err(failed)
     }
 
-    fn commit(&self, batch: Vec<KvOp>) -> Result<(), StoreError> {
+    fn commit(&self, batch: &mut dyn Iterator<Item = KvOp>) -> Result<(), StoreError> {
         self.commits.fetch_add(1, Ordering::Relaxed);
-        let mut writes = WriteBatch::default();
+        let mut writes = WriteBatch::with_capacity_bytes(self.batch.load(Ordering::Relaxed).min(BATCH));
         for op in batch {
             match op {
                 KvOp::Put(key, value) => writes.put(key, value),
@@ -89,6 +97,7 @@ impl Kv for RocksKv {
                 KvOp::DeleteRange(from, to) => writes.delete_range(from, to),
             }
         }
+        self.batch.store(writes.size_in_bytes() * 9 / 8, Ordering::Relaxed);
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         self.db.write_opt(writes, &options).map_err(failed)?;

@@ -6,7 +6,7 @@
 //! Invariant: applying an effect reads only metadata, and the metadata it reads is that of all earlier effects; so replay
 //! from any checkpoint repeats it exactly.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,16 +15,16 @@ use super::alloc::Run;
 use super::codec::Malformed;
 use super::keys;
 use super::kv::Kv;
-use super::leaf::{Cut, Extent, LEAF, Leaf, Packed};
+use super::leaf::{Crcs, Cut, Extent, LEAF, Leaf, Packed};
 use super::meta::{Cell, Coll, Header, REFS, Refs};
 use super::record::{Effect, Piece};
-use super::state::{BlockMap, State};
+use super::state::{BlockMap, CellMap, State};
 use crate::error::StoreError;
 
 pub(crate) struct Stage<'a> {
     pub state: &'a mut State,
     pub kv: &'a dyn Kv,
-    pub cells: HashMap<Bytes, Option<Cell>>,
+    pub cells: CellMap,
     pub names: Vec<(Bytes, bool)>,
     pub omap: BTreeMap<Bytes, Option<Bytes>>,
     pub dropped_omaps: Vec<u64>,
@@ -37,6 +37,9 @@ pub(crate) struct Stage<'a> {
     pub next_id: u64,
     replaying: bool,
 }
+
+/// Memory of a block's place among the warm ones.
+const WARM: usize = 16;
 
 fn corrupt(what: impl Into<String>) -> StoreError {
     Malformed.of(what)
@@ -54,7 +57,7 @@ impl<'a> Stage<'a> {
         Stage {
             state,
             kv,
-            cells: HashMap::new(),
+            cells: CellMap::default(),
             names: Vec::new(),
             omap: BTreeMap::new(),
             dropped_omaps: Vec::new(),
@@ -87,6 +90,24 @@ impl<'a> Stage<'a> {
         match self.cell(&keys::leaf(object, index))? {
             None => Ok(None),
             Some(Cell::Leaf(leaf)) => Ok(Some(leaf)),
+            Some(_) => Err(corrupt("a leaf's key holds something else")),
+        }
+    }
+
+    /// A cell to be changed and put back. Out of the stage if it has it, so that a verb which changes one cell many times
+    /// copies it once.
+    fn take_cell(&mut self, key: &Bytes) -> Result<Option<Cell>, StoreError> {
+        match self.cells.remove(key) {
+            Some(cell) => Ok(cell),
+            None => self.state.cell(key, self.kv),
+        }
+    }
+
+    /// The same of a leaf; an empty one where there is none. Goes back with `set_leaf`.
+    fn take_leaf(&mut self, object: &Bytes, index: u32) -> Result<Leaf, StoreError> {
+        match self.take_cell(&keys::leaf(object, index))? {
+            None => Ok(Leaf::default()),
+            Some(Cell::Leaf(leaf)) => Ok(Arc::unwrap_or_clone(leaf)),
             Some(_) => Err(corrupt("a leaf's key holds something else")),
         }
     }
@@ -130,7 +151,7 @@ impl<'a> Stage<'a> {
         while at < end {
             let group = at / REFS;
             let key = keys::refs(group);
-            let mut refs = match self.cell(&key)? {
+            let mut refs = match self.take_cell(&key)? {
                 None => Refs::default(),
                 Some(Cell::Refs(refs)) => Arc::unwrap_or_clone(refs),
                 Some(_) => return Err(corrupt("a key of references holds something else")),
@@ -258,7 +279,7 @@ impl<'a> Stage<'a> {
         while done < count {
             let (index, at) = place(first + done)?;
             let here = u64::from(LEAF - at).min(count - done) as u16;
-            let mut leaf = self.leaf(key, index)?.map(Arc::unwrap_or_clone).unwrap_or_default();
+            let mut leaf = self.take_leaf(key, index)?;
             for block in at..at + here {
                 let from = (done + u64::from(block - at)) as usize * 4096;
                 let bytes = data.slice(from..from + 4096);
@@ -275,7 +296,7 @@ impl<'a> Stage<'a> {
                     let phys = fresh.next().ok_or_else(|| corrupt("a write in the journal names too few blocks"))?;
                     let cut = leaf.cut(block, block + 1);
                     self.settle_cut(&cut)?;
-                    leaf.insert(Extent { at: block, len: 1, phys, shared: false, packed: None, crcs: vec![crc] });
+                    leaf.insert(Extent { at: block, len: 1, phys, shared: false, packed: None, crcs: Crcs::One(crc) });
                     self.blocks.insert(phys, bytes);
                 }
             }
@@ -295,11 +316,11 @@ impl<'a> Stage<'a> {
             let (index, within) = place(at)?;
             let end = within.checked_add(piece.len).filter(|end| *end <= LEAF);
             let end = end.ok_or_else(|| corrupt("a large write in the journal crosses a leaf"))?;
-            let mut leaf = self.leaf(key, index)?.map(Arc::unwrap_or_clone).unwrap_or_default();
+            let mut leaf = self.take_leaf(key, index)?;
             let cut = leaf.cut(within, end);
             self.settle_cut(&cut)?;
             let packed = piece.packed.map(|(packing, bytes)| Packed { packing, bytes, raw: piece.len, skip: 0 });
-            let (phys, crcs) = (piece.phys, piece.crcs);
+            let (phys, crcs) = (piece.phys, piece.crcs.into());
             leaf.insert(Extent { at: within, len: piece.len, phys, shared: false, packed, crcs });
             self.set_leaf(key, index, leaf)?;
             at += u64::from(piece.len);
@@ -315,8 +336,7 @@ impl<'a> Stage<'a> {
             let base = u64::from(index) * size;
             let from = low.saturating_sub(base).min(size) as u16;
             let to = high.saturating_sub(base).min(size) as u16;
-            let Some(leaf) = self.leaf(key, index)? else { continue };
-            let mut leaf = Arc::unwrap_or_clone(leaf);
+            let mut leaf = self.take_leaf(key, index)?;
             let cut = leaf.cut(from, to);
             self.settle_cut(&cut)?;
             self.set_leaf(key, index, leaf)?;
@@ -334,8 +354,7 @@ impl<'a> Stage<'a> {
         for index in header.leaf_indexes(u32::try_from(block / size).unwrap_or(u32::MAX), last) {
             let base = u64::from(index) * size;
             let (low, high) = (block.saturating_sub(base).min(size) as u16, (end - base).min(size) as u16);
-            let Some(leaf) = self.leaf(from, index)? else { continue };
-            let mut leaf = Arc::unwrap_or_clone(leaf);
+            let mut leaf = self.take_leaf(from, index)?;
             let mut marked = Vec::new();
             for extent in leaf.overlapping(low, high) {
                 let mut part = part_of(extent, low.max(extent.at), high.min(extent.end()));
@@ -354,8 +373,22 @@ impl<'a> Stage<'a> {
             self.add_refs((extent.phys, extent.stored()))?;
         }
         self.cut(to, to_block, to_block.saturating_add(len))?;
-        for (at, extent) in copies {
-            self.map_across(to, at - block + to_block, extent)?;
+        // What falls into one leaf goes there together: a scattered object has hundreds of extents.
+        let mut copies = copies.into_iter().map(|(at, extent)| (at - block + to_block, extent)).peekable();
+        while let Some((at, extent)) = copies.next() {
+            let (index, within) = place(at)?;
+            if extent.len > LEAF - within {
+                self.map_across(to, at, extent)?;
+                continue;
+            }
+            let mut leaf = self.take_leaf(to, index)?;
+            leaf.insert(Extent { at: within, ..extent });
+            let base = at - u64::from(within);
+            let fits = |(at, extent): &(u64, Extent)| at + u64::from(extent.len) <= base + size;
+            while let Some((at, extent)) = copies.next_if(fits) {
+                leaf.insert(Extent { at: (at - base) as u16, ..extent });
+            }
+            self.set_leaf(to, index, leaf)?;
         }
         Ok(())
     }
@@ -365,7 +398,7 @@ impl<'a> Stage<'a> {
         let (index, at) = place(block)?;
         let room = LEAF - at;
         let moved = Extent { at, ..extent };
-        let mut leaf = self.leaf(key, index)?.map(Arc::unwrap_or_clone).unwrap_or_default();
+        let mut leaf = self.take_leaf(key, index)?;
         if moved.len <= room {
             leaf.insert(moved);
             return self.set_leaf(key, index, leaf);
@@ -420,7 +453,12 @@ impl<'a> Stage<'a> {
         let layer = &mut state.active;
         let mut grown = 0usize;
         let mut shrunk = 0usize;
-        for (key, cell) in self.cells {
+        for (key, mut cell) in self.cells {
+            if let Some(Cell::Leaf(leaf)) = &mut cell
+                && let Some(leaf) = Arc::get_mut(leaf)
+            {
+                leaf.trim();
+            }
             if key.first() == Some(&b'C') {
                 publish_collection(&mut state.colls, &mut state.dead, &key, cell.as_ref());
             }
@@ -478,12 +516,18 @@ impl<'a> Stage<'a> {
             if layer.blocks.insert(phys, bytes).is_none() {
                 grown += 4096 + 64;
             }
-            state.blocks.remove(&phys);
+            let below = state.frozen.as_ref().is_some_and(|frozen| frozen.warm.contains(&phys));
+            if (state.blocks.remove(&phys) || below) && layer.warm.insert(phys) {
+                grown += WARM;
+            }
         }
         for run in &self.freed {
             for block in run.0..run.0 + run.1 {
                 if layer.blocks.remove(&block).is_some() {
                     shrunk += 4096 + 64;
+                }
+                if layer.warm.remove(&block) {
+                    shrunk += WARM;
                 }
                 state.blocks.remove(&block);
             }

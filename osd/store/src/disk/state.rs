@@ -10,7 +10,7 @@
 //! 3. Dirty and cached bytes together stay within the bound; what is dirty is limited before it is taken, what is
 //!    cached gives way.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
@@ -42,7 +42,10 @@ impl Hasher for BlockHasher {
     }
 }
 
+/// Cells by key. Names come from clients, so the hash is seeded; it is looked up several times for each verb, so it is fast.
+pub(crate) type CellMap = HashMap<Bytes, Option<Cell>, foldhash::fast::RandomState>;
 pub(crate) type BlockMap<V> = HashMap<u64, V, BuildHasherDefault<BlockHasher>>;
+pub(crate) type BlockSet = HashSet<u64, BuildHasherDefault<BlockHasher>>;
 
 /// Changes of a collection's log.
 #[derive(Clone, Default)]
@@ -63,7 +66,7 @@ impl LogDelta {
 /// Changes between two freezes.
 #[derive(Default)]
 pub(crate) struct Layer {
-    pub cells: HashMap<Bytes, Option<Cell>>,
+    pub cells: CellMap,
     /// Objects that came (an empty value) or went (none), in order, for listings.
     pub names: BTreeMap<Bytes, Option<Bytes>>,
     pub omap: BTreeMap<Bytes, Option<Bytes>>,
@@ -71,6 +74,9 @@ pub(crate) struct Layer {
     pub logs: BTreeMap<u64, LogDelta>,
     pub dropped_logs: Vec<u64>,
     pub blocks: BlockMap<Bytes>,
+    /// Those of `blocks` that were in the cache when they were written, and go back there. What is only ever written stays
+    /// out: to copy it all would cost much, and push out what is read.
+    pub warm: BlockSet,
     /// Set when frozen.
     pub bitmaps: Vec<(u64, Box<Words>)>,
     pub applied: Applied,
@@ -118,20 +124,21 @@ impl<K: Clone + Eq + std::hash::Hash, V: Clone, S: std::hash::BuildHasher + Defa
     /// Forgets the places of entries that were removed or came twice.
     fn tidy(&mut self) {
         if self.order.len() > 2 * self.map.len() + 64 {
-            let mut seen = std::collections::HashSet::new();
+            let mut seen = HashSet::new();
             let map = &self.map;
             self.order.retain(|key| map.contains_key(key) && seen.insert(key.clone()));
         }
     }
 
-    pub(crate) fn remove<Q: std::hash::Hash + Eq + ?Sized>(&mut self, key: &Q)
+    /// Whether it was there.
+    pub(crate) fn remove<Q: std::hash::Hash + Eq + ?Sized>(&mut self, key: &Q) -> bool
     where
         K: std::borrow::Borrow<Q>,
     {
         // Its place in the order stays and is skipped when it comes up.
-        if let Some(old) = self.map.remove(key) {
-            self.weight -= old.weight;
-        }
+        let old = self.map.remove(key);
+        self.weight -= old.as_ref().map_or(0, |old| old.weight);
+        old.is_some()
     }
 
     #[cfg(test)]
@@ -148,7 +155,7 @@ impl<K: Clone + Eq + std::hash::Hash, V: Clone, S: std::hash::BuildHasher + Defa
                     entry.used = false;
                     self.order.push_back(key);
                 }
-                Some(_) => self.remove(&key),
+                Some(_) => drop(self.remove(&key)),
                 None => {}
             }
         }
@@ -164,7 +171,7 @@ pub(crate) struct State {
     pub alloc: Allocator,
     /// Large writes by first block, until the disk has them.
     pub inflight: BTreeMap<u64, Bytes>,
-    pub cells: Cache<Bytes, Option<Cell>>,
+    pub cells: Cache<Bytes, Option<Cell>, foldhash::fast::RandomState>,
     pub blocks: Cache<u64, Bytes, BuildHasherDefault<BlockHasher>>,
     pub colls: BTreeMap<PgId, Arc<Coll>>,
     /// Removed collections whose objects still hold space.
@@ -397,7 +404,11 @@ impl State {
             }
         }
         let mut room = self.bound.saturating_sub(self.weight());
-        for (phys, bytes) in &layer.blocks {
+        for phys in &layer.warm {
+            // One that was written again is warm in the layer above.
+            let Some(bytes) = layer.blocks.get(phys).filter(|_| !self.active.blocks.contains_key(phys)) else {
+                continue;
+            };
             let Some(less) = room.checked_sub(BLOCK_WEIGHT) else { break };
             room = less;
             // A block that is part of something larger would keep all of that in memory.

@@ -410,12 +410,15 @@ fn repair_restores_what_can_be_proved() {
     store
         .engine()
         .kv
-        .commit(vec![
-            kv::KvOp::Delete(keys::bitmap(live_first(&store) / 4096)),
-            kv::KvOp::Delete(refs),
-            kv::KvOp::Put(keys::omap(999, b"x"), b"y".to_vec()),
-            kv::KvOp::Put(keys::leaf(&keys::object(77, &oid("ghost", 0)), 0), leaf::Leaf::default().encode()),
-        ])
+        .commit(
+            &mut [
+                kv::KvOp::Delete(keys::bitmap(live_first(&store) / 4096)),
+                kv::KvOp::Delete(refs),
+                kv::KvOp::Put(keys::omap(999, b"x"), b"y".to_vec()),
+                kv::KvOp::Put(keys::leaf(&keys::object(77, &oid("ghost", 0)), 0), leaf::Leaf::default().encode()),
+            ]
+            .into_iter(),
+        )
         .unwrap();
     let problems = store.check(true).unwrap().problems;
     assert!(problems.iter().any(|problem| matches!(problem, Problem::Unallocated { .. })), "{problems:?}");

@@ -20,7 +20,7 @@ use crate::run::{Run, Verdict};
 #[derive(Args)]
 #[command(after_long_help = "\
 Every daemon knows: help | version | config show | config set NAME VALUE | config unset NAME | perf | log level LEVEL |
-stop. Others depend on the daemon, as `dump state` does; words like KEY=VALUE behind a verb are its arguments.
+stop. Others depend on the daemon, as `dump state` of a monitor and `ops` of an OSD do; words like KEY=VALUE behind a verb are its arguments.
 
 --json: the answer as the daemon gave it. `config show` is {NAME: {value, source, live}}, `perf` {METRIC: NUMBER}.")]
 pub(crate) struct Daemon {
@@ -79,6 +79,53 @@ fn folder(given: Option<&Path>, config: &Path) -> PathBuf {
     }
 }
 
+/// Operations of an OSD: each stage's time in milliseconds.
+fn operations(out: &mut Out, lists: &Map<String, Value>) -> anyhow::Result<()> {
+    let columns = [
+        ("LIST", Align::Left),
+        ("CLIENT", Align::Left),
+        ("PG", Align::Left),
+        ("WHAT", Align::Left),
+        ("OBJECT", Align::Left),
+        ("STAGE", Align::Left),
+        ("TOOK", Align::Right),
+        ("QUEUED", Align::Right),
+        ("WAITING", Align::Right),
+        ("JOURNAL", Align::Right),
+        ("REPLICAS", Align::Right),
+    ];
+    let mut table = Table::new(&columns);
+    let mut causes = std::collections::BTreeMap::new();
+    for list in ["recent", "slow", "in_flight"] {
+        for op in lists.get(list).and_then(Value::as_array).into_iter().flatten() {
+            let text = |key: &str| op[key].as_str().unwrap_or_default().to_owned();
+            let ms =
+                |key: &str| op[key].as_u64().map_or_else(String::new, |us| format!("{:.1} ms", us as f64 / 1000.0));
+            table.row([
+                list.replace('_', " "),
+                text("client"),
+                text("pg"),
+                text("what"),
+                text("object"),
+                text("stage"),
+                ms("took_us"),
+                ms("queued_us"),
+                ms("waiting_us"),
+                ms("journalled_us"),
+                ms("replicated_us"),
+            ]);
+            if !text("why").is_empty() {
+                causes.insert(text("pg"), text("why"));
+            }
+        }
+    }
+    table.print(out)?;
+    for (pg, why) in causes {
+        writeln!(out, "pg {pg}: {why}")?;
+    }
+    Ok(())
+}
+
 fn print(out: &mut Out, verb: &str, answer: &Value) -> anyhow::Result<()> {
     match (verb, answer) {
         (_, Value::Null) => {}
@@ -92,6 +139,7 @@ fn print(out: &mut Out, verb: &str, answer: &Value) -> anyhow::Result<()> {
             }
             table.print(out)?;
         }
+        ("ops", Value::Object(lists)) => operations(out, lists)?,
         ("perf" | "help" | "version", Value::Object(entries)) => {
             for (name, value) in entries {
                 match value {

@@ -220,6 +220,49 @@ fn pgs_say_how_they_are() {
 }
 
 #[test]
+fn an_operation_says_what_it_waits_for() {
+    let running = Running::new(5);
+    let folder = running.0.path();
+    running.wait_until_clean();
+    let signal = |osd: u32, signal: &str| {
+        let pid = std::fs::read_to_string(folder.join(format!("var/pearl/run/osd.{osd}.pid"))).unwrap();
+        assert!(Command::new("kill").args(["-s", signal, pid.trim()]).status().unwrap().success());
+    };
+    // The primary of an object's pg, and another that holds it.
+    running.good(&["object", "put", "data", "stone", "cluster.toml"]);
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&running.good(&["pg", "ls", "--json"])).unwrap();
+    let row = rows.iter().find(|row| row["objects"] == 1).unwrap();
+    let acting: Vec<u32> = row["acting"].as_array().unwrap().iter().map(|osd| osd.as_u64().unwrap() as u32).collect();
+    let primary = format!("osd.{}", acting[0]);
+    let ops = || -> serde_json::Value {
+        serde_json::from_str(&running.good(&["daemon", &primary, "ops", "--json"])).unwrap()
+    };
+    signal(acting[1], "STOP");
+    std::thread::scope(|scope| {
+        let put = scope.spawn(|| nacre(folder, &["object", "put", "data", "stone", "cluster.toml"]));
+        let began = Instant::now();
+        let open = loop {
+            let open = ops()["in_flight"].clone();
+            if open.as_array().is_some_and(|open| !open.is_empty() && open[0]["stage"] == "replicated") {
+                break open;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "{open}");
+        };
+        signal(acting[1], "CONT");
+        assert_eq!((&open[0]["object"], &open[0]["pg"]), (&"stone".into(), &row["pg"]));
+        let why = open[0]["why"].as_str().unwrap();
+        assert!(why.contains(&format!("osd.{} has not said", acting[1])), "{why}");
+        assert_eq!(put.join().unwrap().0, Some(0));
+    });
+    let all = ops();
+    assert!(all["in_flight"].as_array().unwrap().is_empty());
+    let over = all["recent"].as_array().unwrap().iter().chain(all["slow"].as_array().unwrap());
+    let over: Vec<&serde_json::Value> = over.filter(|op| op["object"] == "stone").collect();
+    assert!(over.iter().any(|op| op["replicated_us"].as_u64() > Some(0)), "{over:?}");
+    assert!(running.good(&["daemon", &primary, "ops"]).contains("answered"));
+}
+
+#[test]
 fn a_full_cluster_refuses_what_grows_and_takes_removals() {
     let running = Running::new(5);
     let (folder, good) = (running.0.path(), |args: &[&str]| running.good(args));

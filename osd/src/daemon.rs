@@ -32,13 +32,13 @@ use nacre_proto::v1::{
     FailureReport, FailureReports, MapCommand, OsdBeacon, OsdBoot, OsdStopping, PgReport, PgSet, PgTemp, Place, UpThru,
 };
 use nacre_store::{DiskStore, Fullness, Identity, ObjectStore, StoreConfig, StoreError};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::courier::Couriers;
 use crate::maplog::MapLog;
 use crate::pulse::Pulse;
 use crate::service::{Desk, Guest};
-use crate::shard::{self, Event, Outside, Reports, Shard};
+use crate::shard::{self, Event, Late, Outside, Reports, Shard};
 use crate::sight::{History, SightError};
 
 /// How often the monitors hear that this OSD lives.
@@ -207,6 +207,7 @@ struct Running {
     log: MapLog,
     events: mpsc::UnboundedSender<Event>,
     reports: Reports,
+    late: Late,
     store: Arc<DiskStore>,
     boot: OsdBoot,
     booting: Arc<AtomicBool>,
@@ -310,6 +311,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         log,
         events,
         reports,
+        late: Late::default(),
         store,
         boot,
         booting: Arc::default(),
@@ -318,6 +320,18 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     running.catch_up(around).await?;
     let (asks, asked) = mpsc::unbounded_channel();
     let shard = running.shard(asks)?;
+    running.late = shard.late();
+    around.admin.add("ops", "operations: in flight, slow, recent", {
+        let events = running.events.clone();
+        move |_args| {
+            let (to, shown) = oneshot::channel();
+            let asked = events.send(Event::Ops(to));
+            async move {
+                asked.map_err(|_| "the shard has ended".to_owned())?;
+                shown.await.map_err(|_| "the shard has ended".to_owned())
+            }
+        }
+    });
     let shard = tokio::spawn(shard.run(queue));
     let serving = tokio::spawn({
         let desk = Arc::clone(&running.desk);
@@ -508,6 +522,7 @@ impl Running {
             return self.boot();
         }
         let usage = self.store.usage();
+        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let pgs: Vec<PgReport> = {
             let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
             let sight = self.history.last();
@@ -522,8 +537,8 @@ impl Running {
             epoch: self.epoch().0,
             used_bytes: usage.used,
             total_bytes: usage.total,
-            slow_ops: 0,
-            slow_why: String::new(),
+            slow_ops: u32::try_from(late.0).unwrap_or(u32::MAX),
+            slow_why: late.1,
             disk_errors: 0,
             pgs,
         };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use nacre_net::conn::{Call, End, Handler, Notice, Peer};
@@ -159,7 +160,7 @@ impl Handler for Guest {
                 Ok(event) => {
                     let responder = call.into_responder();
                     let event = match event {
-                        Wanted::Ask(ask) => Event::Ask(ask, responder),
+                        Wanted::Ask(ask) => Event::Ask(ask, responder, Instant::now()),
                         Wanted::List(list) => Event::List(list, responder),
                         Wanted::Look(look) => Event::Look(look, responder),
                         Wanted::Tell(tell) => {

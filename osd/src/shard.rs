@@ -31,12 +31,16 @@ use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SessionId, SnapId, Uuid};
 use nacre_proto::status::{Code, Status};
 use nacre_proto::txn::Transaction;
 use nacre_store::{Fullness, ObjectStore, StoreError};
+use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 
 mod follow;
+mod ops;
 mod room;
 
 pub use follow::oldest_epoch;
+use ops::Ops;
 use room::{RETRY, Scrubbed, Stuck};
 
 use crate::reads;
@@ -58,7 +62,7 @@ pub enum Event {
     /// what is said from now on goes over that.
     Reset(OsdId, Option<u64>),
     /// A client asks.
-    Ask(Ask, Responder),
+    Ask(Ask, Responder, Instant),
     /// A client lists.
     List(List, Responder),
     /// A transaction is durable, or can never be.
@@ -67,6 +71,8 @@ pub enum Event {
     Order(PgId, Order),
     /// An operator looks.
     Look(Look, Responder),
+    /// Somebody wants to see the operations.
+    Ops(oneshot::Sender<Value>),
     /// How the groups are is wanted: see [`Reports`].
     Report,
     /// The daemon ends.
@@ -92,6 +98,9 @@ pub trait Outside: Send {
 /// How the groups are, for beacons and for operators. Filled by shards, read by anyone.
 pub type Reports = Arc<Mutex<BTreeMap<PgId, Report>>>;
 
+/// How many operations are open for too long, and what the oldest waits for.
+pub type Late = Arc<Mutex<(usize, String)>>;
+
 /// See the module.
 pub struct Shard<O> {
     me: OsdId,
@@ -112,6 +121,10 @@ pub struct Shard<O> {
     submitted: BTreeMap<PgId, TxnId>,
     early: VecDeque<(Epoch, Event)>,
     waiting: BTreeMap<OpId, Responder>,
+    ops: Ops,
+    late: Late,
+    /// When the step that is being carried out began.
+    stepped: Time,
     next_op: u64,
     timers: BinaryHeap<Reverse<(Time, PgId, u64, u64)>>,
     /// What the timers in the heap are for, by their number.
@@ -160,6 +173,9 @@ impl<O: Outside> Shard<O> {
             submitted: BTreeMap::new(),
             early: VecDeque::new(),
             waiting: BTreeMap::new(),
+            ops: Ops::default(),
+            late: Late::default(),
+            stepped: Time(0),
             next_op: 0,
             timers: BinaryHeap::new(),
             armed: HashMap::new(),
@@ -177,6 +193,11 @@ impl<O: Outside> Shard<O> {
         shard.tune();
         shard.load_groups()?;
         Ok(shard)
+    }
+
+    /// Where to read which operations are late; as new as the last [`Event::Report`].
+    pub fn late(&self) -> Late {
+        Arc::clone(&self.late)
     }
 
     /// Runs until told to stop.
@@ -244,7 +265,7 @@ impl<O: Outside> Shard<O> {
                     self.work.push_back((pg, core, Input::PeerReset { osd }));
                 }
             }
-            Event::Ask(ask, responder) => self.on_ask(ask, responder),
+            Event::Ask(ask, responder, at) => self.on_ask(ask, responder, at),
             Event::List(list, responder) => self.on_list(list, responder),
             Event::Committed(pg, core, txn, Ok(())) => {
                 if self.leaving.get(&pg) == Some(&(core, txn)) {
@@ -253,6 +274,8 @@ impl<O: Outside> Shard<O> {
                     self.make_groups();
                     self.take_early();
                 } else {
+                    let now = self.now();
+                    self.ops.durable(pg, txn, now);
                     self.work.push_back((pg, core, Input::Committed(txn)));
                 }
             }
@@ -272,11 +295,18 @@ impl<O: Outside> Shard<O> {
                 }
                 responder.ok(Bytes::new(), wire::encode(&lines), None);
             }
+            Event::Ops(to) => {
+                // Whoever asked may have gone.
+                let _ = to.send(self.ops.show(self.now(), |pg| self.cause(pg)));
+            }
             Event::Report => {
                 {
                     let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
                     *reports = self.groups.iter().map(|(pg, (_, group))| (*pg, group.report())).collect();
                 }
+                let (count, oldest) = self.ops.late(self.now());
+                let why = oldest.map(|pg| format!("the oldest in pg {pg}: {}", self.cause(pg)));
+                *self.late.lock().unwrap_or_else(PoisonError::into_inner) = (count, why.unwrap_or_default());
                 self.begin_scrubs();
             }
             Event::Stop => {}
@@ -288,6 +318,7 @@ impl<O: Outside> Shard<O> {
         let mut out = Vec::new();
         while let Some((pg, core, input)) = self.work.pop_front() {
             let now = self.now();
+            self.stepped = now;
             let wall_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
             if let Some(stuck) = self.stuck.get_mut(&pg).filter(|stuck| stuck.core == core) {
                 stuck.inputs.push_back(input);
@@ -311,6 +342,7 @@ impl<O: Outside> Shard<O> {
             Output::Send { to, msg } => self.outside.say(to, wire::encode(&Said { pg, msg })),
             Output::Carry { to, msg } => self.carry(to, msg),
             Output::Submit { id, txn } => self.submit(pg, core, id, txn),
+            Output::Ordered { op, txn } => self.ops.ordered(op, pg, txn, self.stepped),
             Output::Read { id, oid, items } => {
                 let result = reads::read(&*self.store, pg, oid.as_ref(), &items);
                 self.work.push_back((pg, core, Input::ReadDone { id, result }));
@@ -403,11 +435,13 @@ impl<O: Outside> Shard<O> {
         self.groups.remove(&pg);
         self.stuck.remove(&pg);
         self.scrubbed.remove(&pg);
+        self.ops.forget(pg);
         let told = self.slots.dropped(pg, core);
         self.tell_slots(told);
     }
 
     fn answer(&mut self, op: OpId, reply: &Reply) {
+        self.ops.end(op, self.stepped);
         if let Some(responder) = self.waiting.remove(&op) {
             responder.ok(Bytes::new(), wire::encode(reply), None);
         }
@@ -417,9 +451,17 @@ impl<O: Outside> Shard<O> {
         self.maps.last().map(|sight| sight.epoch()).unwrap_or_default()
     }
 
-    fn on_ask(&mut self, ask: Ask, responder: Responder) {
+    /// What a pg's operations wait for, if they do.
+    fn cause(&self, pg: PgId) -> String {
+        if self.stuck.contains_key(&pg) {
+            return format!("waits for room on {}, whose device is full", self.me);
+        }
+        self.groups.get(&pg).map_or_else(String::new, |(_, group)| group.explain())
+    }
+
+    fn on_ask(&mut self, ask: Ask, responder: Responder, at: Instant) {
         if ask.epoch > self.epoch() {
-            self.early.push_back((ask.epoch, Event::Ask(ask, responder)));
+            self.early.push_back((ask.epoch, Event::Ask(ask, responder, at)));
             return;
         }
         let id = OpId(self.next_op);
@@ -427,6 +469,9 @@ impl<O: Outside> Shard<O> {
         let (pg, op) = ask.into_op(id);
         match self.groups.get(&pg) {
             Some((core, _)) => {
+                let (now, queued) = (self.now(), at.elapsed());
+                let asked = Time(now.0.saturating_sub(u64::try_from(queued.as_nanos()).unwrap_or(0)));
+                self.ops.begin(pg, &op, asked, now);
                 self.waiting.insert(id, responder);
                 self.work.push_back((pg, *core, Input::Op(op)));
             }

@@ -167,6 +167,8 @@ pub enum Output {
     Carry { to: Way, msg: PeerMsg },
     /// Make this durable, all or nothing, and say so.
     Submit { id: TxnId, txn: Transaction },
+    /// A client's change is in this transaction. For whoever watches operations; nothing follows from it.
+    Ordered { op: OpId, txn: TxnId },
     /// Read an object (none: the collection).
     Read { id: ReadId, oid: Option<ObjectId>, items: Vec<ReadItem> },
     /// Answer a client.

@@ -216,7 +216,7 @@ impl Desk {
         cx.out.push(Output::Send { to, msg: PeerMsg { epoch: self.epoch, interval: self.interval, body } });
     }
 
-    pub(crate) fn submit(&mut self, cx: &mut Step<'_>, mut ops: Vec<TxnOp>, then: OnCommit) {
+    pub(crate) fn submit(&mut self, cx: &mut Step<'_>, mut ops: Vec<TxnOp>, then: OnCommit) -> TxnId {
         if !self.on_disk {
             self.on_disk = true;
             ops.insert(0, TxnOp::CreateCollection);
@@ -225,6 +225,7 @@ impl Desk {
         self.next_txn += 1;
         self.commits.push_back((id, self.interval, then));
         cx.out.push(Output::Submit { id, txn: Transaction { pg: self.pg, ops } });
+        id
     }
 
     /// The interval is over: nothing that is being read is of use. Whose reads these were.

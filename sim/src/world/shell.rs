@@ -174,6 +174,7 @@ impl World {
                     self.after(delay, Event::Commit { osd, run });
                 }
             }
+            Output::Ordered { .. } => {}
             Output::Read { id, oid, items } => {
                 let slow = self.slow.get(&osd).is_some_and(|t| *t > self.now);
                 let most = if slow { 200 * MS } else { MS };

@@ -105,8 +105,9 @@ impl PlacementGroup {
             self.desk.send(cx, to, Body::Rep(rep));
         }
         let Ordered { oid, reqid, ids, reply_version, .. } = w;
+        let txn = self.desk.submit(cx, local, OnCommit::Write(version));
+        cx.out.extend(ids.iter().map(|op| Output::Ordered { op, txn }));
         p.inflight.push_back(Write { version, oid, reqid, ids, reply_version, rep });
-        self.desk.submit(cx, local, OnCommit::Write(version));
     }
 
     /// Up to where the log may be cut: what is safe on all, and beyond what is to be kept.

@@ -221,6 +221,7 @@ struct Opened {
 
 /// Runs a monitor until its surroundings say that it ends.
 pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
+    nacre_net::daemon::process::take_small_pages();
     let folder = config.data.join("tls");
     let stored = tls::files::load(&folder)?.ok_or(DaemonError::NoIdentity { path: folder.clone() })?;
     let authority = stored.authorities.first().cloned().unwrap_or_default();

@@ -1,7 +1,8 @@
 //! The desk: who gets in, with what, how often.
 
-use super::super::{Authority, ClusterId, Revocations};
 use super::*;
+use crate::identity::join::hex;
+use crate::identity::{Authority, ClusterId, Kind, Revocations};
 
 const NOW: UnixTime = UnixTime(1_800_000_000);
 const DAY: Duration = Duration::from_secs(86_400);

@@ -26,8 +26,9 @@ impl Running {
         let [_, a, b, c] = std::process::id().to_be_bytes();
         let address = format!("127.{}.{b}.{c}", a.wrapping_add(77 + apart));
         let text = format!(
-            "name = \"pearl\"\naddress = \"{address}\"\nmonitors = 1\nosds = 3\nmds = 0\ns3 = 0\n\
+            "name = \"pearl\"\naddress = \"{address}\"\nmonitors = 1\nmds = 0\ns3 = 0\n\
              [osd_defaults]\nsize = \"512MiB\"\nmemory = \"64MiB\"\n\
+             [[osds]]\n[[osds]]\nweight = 0.002\n[[osds]]\n\
              [[hosts]]\nname = \"h1\"\n[[hosts]]\nname = \"h2\"\n[[hosts]]\nname = \"h3\"\n\
              [[pools]]\nname = \"data\"\napplication = \"test\"\npg_num = 8\n"
         );
@@ -214,6 +215,10 @@ fn pgs_say_how_they_are() {
     assert_eq!(seen["copies"].as_array().unwrap().len(), 3);
     assert!(good(&["pg", "explain"]).contains("all 8 pgs are active and clean"));
     assert!(good(&["pg", "scrub", "1.3", "--deep"]).starts_with("ordered"));
+    // What cluster.toml says an OSD weighs, it weighs; the others weigh what they hold.
+    let tree: Vec<serde_json::Value> = serde_json::from_str(&good(&["osd", "tree", "--json"])).unwrap();
+    let weighs = |name: &str| tree.iter().find(|row| row["name"] == name).unwrap()["weight"].as_f64().unwrap();
+    assert!((weighs("osd.1") - 0.002).abs() < 1e-5 && weighs("osd.0") < 0.0015, "{tree:?}");
     let (code, _, stderr) = nacre(folder, &["pg", "query", "1.ff"]);
     assert_eq!((code, stderr.as_str()), (Some(1), "error: there is no pg 1.ff; `nacre pg ls` lists them\n"));
     assert_eq!(nacre(folder, &["pg", "query", "nonsense"]).0, Some(2));

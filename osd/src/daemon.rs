@@ -63,6 +63,8 @@ nacre_net::options! {
         location: String = String::new(), restart;
         /// The class of its device, as in `ssd`.
         class: String = String::new(), restart;
+        /// How much it holds against its siblings when it is new to the cluster; not said: its size in TiB.
+        weight: Option<f64> = None, restart;
         /// Memory for its store, in bytes.
         memory: u64 = 128 << 20, restart, in 33_554_432 => 68_719_476_736;
     }
@@ -298,6 +300,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         capacity_bytes: usage.total,
         location: places(&options.location)?,
         class: options.class.clone(),
+        weight_millionths: options.weight.map(|weight| (weight * 1e6).round() as u64),
     };
     let reports = Reports::default();
     let mut running = Running {

@@ -112,6 +112,8 @@ struct OsdSection {
     monitors: Vec<SocketAddr>,
     location: String,
     class: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weight: Option<f64>,
     memory: u64,
 }
 
@@ -140,6 +142,8 @@ fn provision_osds(cluster: &Cluster, layout: &Layout, authority: &Source) -> any
                 monitors: monitors.clone(),
                 location: place.collect::<Vec<_>>().join(","),
                 class: osd.class.value.to_string(),
+                // Otherwise it weighs what its store turns out to hold.
+                weight: osd.weight.from.span().map(|_| osd.weight.value.0),
                 memory: osd.memory.value.0,
             },
             all: All { run_dir: absolute(&layout.0.join("run"))?, log_level: "info" },

@@ -111,7 +111,8 @@ pub(super) fn place_at_boot(draft: &mut Draft<'_>, boot: &Boot, notes: &mut Vec<
         let path = complete(&crush, &boot.location, host)?;
         let parent = ensure_path(&mut crush, &path)?;
         let class = Some(boot.class.as_str()).filter(|class| !class.is_empty());
-        crush.add_device(id, None, weight_of_capacity(boot.info.capacity_bytes), class, &parent)?;
+        let weight = boot.weight.map_or_else(|| weight_of_capacity(boot.info.capacity_bytes), weight_of);
+        crush.add_device(id, None, weight, class, &parent)?;
         notes.push(format!("{} stands below {parent}", boot.osd));
         draft.crush.replace(crush);
         return Ok(());

@@ -73,6 +73,7 @@ pub fn boot(boot: v1::OsdBoot) -> Result<Boot, RuleError> {
             capacity_bytes: boot.capacity_bytes,
         },
         location: places(boot.location),
+        weight: boot.weight_millionths,
         class: boot.class,
     })
 }

@@ -31,6 +31,8 @@ pub struct Boot {
     pub info: OsdInfo,
     /// Where it stands, type and name; empty = its host below `default`. Only looked at when it is new to the crush map.
     pub location: Vec<(String, String)>,
+    /// How much it holds against its siblings, in millionths; none = its size in TiB. Looked at as the location is.
+    pub weight: Option<u64>,
     /// Its device class; empty = unknown. Only looked at while it has none.
     pub class: String,
 }

@@ -133,6 +133,24 @@ fn a_disk_cannot_take_another_ones_number() {
 }
 
 #[test]
+fn a_weight_that_is_given_holds_at_the_first_boot_and_no_later() {
+    let map = ClusterMap::empty(sample::FSID);
+    let weighs = |map: &ClusterMap, bucket: &str| map.crush.buckets[&map.crush.item(bucket).unwrap()].weight;
+    let light = Boot { weight: Some(250_000), ..booting(0, 1, 0) };
+    let map = done(&map, Command::OsdBoot(light), NOW);
+    assert_eq!(weighs(&map, "box0"), Weight(1 << 14));
+    let map = done(&map, Command::OsdBoot(booting(1, 1, 0)), NOW);
+    assert_eq!(weighs(&map, "box0"), Weight((1 << 14) + (4 << 16)), "its size, where nothing is said");
+    let heavy = Boot { weight: Some(9_000_000), ..booting(0, 2, map.epoch.0) };
+    let map = done(&map, Command::OsdBoot(heavy), NOW);
+    assert_eq!(weighs(&map, "box0"), Weight((1 << 14) + (4 << 16)), "operators weigh OSDs, later boots do not");
+    let none = Boot { weight: Some(0), ..booting(2, 1, 0) };
+    assert_eq!(weighs(&done(&map, Command::OsdBoot(none), NOW), "box1"), Weight::ZERO);
+    let huge = Boot { weight: Some(u64::MAX), ..booting(2, 1, 0) };
+    assert!(!refusal(&map, Command::OsdBoot(huge), NOW).is_empty());
+}
+
+#[test]
 fn an_osd_that_flaps_has_to_wait() {
     let mut map = cluster(6, 2, 1, 8);
     let boot = |map: &ClusterMap| Boot {

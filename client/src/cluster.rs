@@ -1,7 +1,7 @@
 //! The handle on a cluster: identity, the map it follows, a link to each OSD it has spoken to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,10 +13,11 @@ use nacre_mon_api::keys::revocations;
 use nacre_mon_api::{MonClient, v1};
 use nacre_net::conn::NetMetrics;
 use nacre_net::identity::gate::LogAudit;
-use nacre_net::identity::{Name, Service};
+use nacre_net::identity::{Name, Service, UnixTime};
 use nacre_net::metrics::Registry;
 use nacre_net::node::link::{Backoff, Link};
 use nacre_net::node::{Address, Node, Setup};
+use nacre_net::tls::renew::Keeper;
 use nacre_net::tls::{self, Credentials, Expect, TlsClient, Trust, files};
 use nacre_proto::ids::{Epoch, OsdId, PgId, PoolId, SessionId};
 use tokio::sync::watch;
@@ -32,6 +33,8 @@ use crate::watch::{Ears, Watches};
 pub struct Settings {
     /// Certificate, key and authorities.
     identity: files::Stored,
+    /// Where that is kept, and its successors.
+    folder: PathBuf,
     /// Where the monitors are.
     monitors: Vec<String>,
     /// How long a call may wait for the cluster to be able to answer; none: for ever.
@@ -43,7 +46,7 @@ impl Settings {
     pub fn of_folder(folder: &Path, monitors: impl IntoIterator<Item = String>) -> Result<Settings, Error> {
         let identity = files::load(folder)?.ok_or_else(|| Error::NoIdentity(folder.display().to_string()))?;
         let monitors = monitors.into_iter().collect();
-        Ok(Settings { identity, monitors, patience: Some(Duration::from_secs(60)) })
+        Ok(Settings { identity, folder: folder.to_owned(), monitors, patience: Some(Duration::from_secs(60)) })
     }
 }
 
@@ -123,21 +126,22 @@ fn address(info: &OsdInfo) -> Option<Address> {
 impl Cluster {
     /// Connects, and waits for the first map.
     pub async fn connect(settings: Settings) -> Result<Cluster, Error> {
-        let Settings { identity, monitors, patience } = settings;
+        let Settings { identity, folder, monitors, patience } = settings;
         let authority = identity.authorities.first().cloned().unwrap_or_default();
         let credentials = Credentials::new(&identity.pair, &authority)?;
         let trust = Trust::new(credentials.identity().cluster, identity.authorities)?;
         let grpc = TlsClient::new(trust.clone(), credentials.clone(), tls::ALPN_GRPC)?;
         // Zero is nobody's session.
         let session = SessionId(rand::random::<u64>().max(1));
+        let registry = Registry::new("client");
         let node = Node::new(Setup {
-            credentials,
+            credentials: Arc::clone(&credentials),
             trust: trust.clone(),
             incarnation: session.0,
             session: session.0,
             config: nacre_net::conn::Config::default(),
             budget: None,
-            metrics: NetMetrics::new(&Registry::new("client")),
+            metrics: NetMetrics::new(&registry),
             audit: Arc::new(LogAudit),
             service: Service::Osd,
             memory: None,
@@ -148,7 +152,14 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         // The first answer says plainly why there is none.
         monitors.status(false).await?;
-        tasks.spawn(follow(monitors, trust, to));
+        tasks.spawn(follow(Arc::clone(&monitors), Arc::clone(&trust), to));
+        // Whoever holds this handle for long outlives its certificate.
+        let clock = UnixTime::now;
+        let keeper = Keeper { own: credentials, trust, folder: Some(folder), registry, now: Arc::default(), clock };
+        tasks.spawn(keeper.run(move |request| {
+            let monitors = Arc::clone(&monitors);
+            async move { monitors.renew(request).await }
+        }));
         let first = chart.wait_for(Option::is_some);
         let waited = tokio::time::timeout(wait, first).await.map(|seen| seen.is_ok());
         if waited != Ok(true) {
@@ -177,6 +188,11 @@ impl Cluster {
         let id = seen.ok().and_then(Result::ok).and_then(|chart| found(&chart));
         let id = id.ok_or_else(|| Error::NoPool { name: name.to_owned() })?;
         Ok(Pool::new(self.clone(), id, name))
+    }
+
+    /// The epoch of the newest map it has.
+    pub fn epoch(&self) -> u64 {
+        self.0.chart().map_or(0, |chart| chart.epoch().0)
     }
 
     /// The session by which OSDs know this client; what fencing names.

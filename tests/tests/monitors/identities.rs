@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use nacre_client::Settings;
 use nacre_mon_api::{MonClient, v1};
-use nacre_net::identity::{Identity, Name};
+use nacre_net::identity::{Identity, Name, UnixTime};
 use nacre_net::tls::files;
 use serde_json::Value;
 
@@ -172,6 +173,35 @@ fn newcomers_join_by_token_or_approval_and_leave_by_revocation() {
 }
 
 #[test]
+fn a_client_that_lives_long_renews_its_certificate() {
+    let cluster = Cluster::up();
+    until("the monitors hold the authority", SOON, || cluster.member("mon.2").is_some());
+    cluster.nacre(&["config", "set", "mon.cert_lifetime", "12s"]);
+    let token = cluster.token(&["client.carol", "--caps", "mon r"]);
+    let (good, _, err) = cluster.join("client.carol", &["--token-file", &token]);
+    assert!(good, "{err}");
+    let folder = cluster.newcomer("client.carol");
+    let first = identity(&folder);
+    assert!(first.not_after.since(first.not_before) < SOON);
+    let monitors = cluster.monitors();
+    let settings = Settings::of_folder(&folder, monitors.split(',').map(str::to_owned)).unwrap();
+    let client = cluster.runtime.block_on(nacre_client::Cluster::connect(settings)).unwrap();
+    // Before the first ends it has another, and goes on with it after.
+    until("it is renewed", SOON, || identity(&folder).serial != first.serial);
+    assert!(UnixTime::now() < first.not_after);
+    until("the first has ended", SOON, || UnixTime::now() > first.not_after);
+    cluster.nacre(&["config", "set", "mon.cert_lifetime", "1d"]);
+    until("a long one is there", SOON, || {
+        let now = identity(&folder);
+        now.not_after.since(now.not_before) > Duration::from_secs(3600)
+    });
+    // It follows the map, as only a member may: a pool made now is known to it.
+    cluster.nacre(&["config", "set", "mon.pg.per_osd_target", "77"]);
+    let newest = cluster.status().epoch;
+    until("the client sees the newest map", SOON, || client.epoch() >= newest);
+}
+
+#[test]
 fn monitors_renew_their_own_certificates_and_go_on() {
     let cluster = Cluster::up();
     until("the monitors hold the authority", SOON, || cluster.member("mon.2").is_some());
@@ -186,7 +216,7 @@ fn monitors_renew_their_own_certificates_and_go_on() {
     cluster.nacre(&["config", "set", "mon.cert_lifetime", "1d"]);
     // Connections that were made with a certificate that has ended are made anew.
     until("the first one has ended", Duration::from_secs(30), || {
-        nacre_net::identity::UnixTime::now() > first.not_after
+        UnixTime::now() > first.not_after
     });
     until("a long one is there", Duration::from_secs(30), || {
         let now = identity(&folder);

@@ -4,13 +4,16 @@ use std::io::Write;
 
 use clap::Args;
 use nacre_mon_api::v1;
+use nacre_proto::status::Retry;
 
 use super::Asking;
 use super::span::moment;
-use crate::output::{Out, Tone};
+use crate::output::{Out, Tone, aside};
 use crate::run::{Run, Verdict};
 
-/// Show the newest lines of the cluster log.
+/// Show the newest lines of the cluster log: all that the quorum had when it was asked.
+///
+/// Without a quorum: what one monitor has by itself, and stderr says so.
 #[derive(Args)]
 #[command(after_long_help = "--json: one line each: {number, at_ms, channel, level, who, text}")]
 pub(crate) struct Log {
@@ -35,10 +38,19 @@ pub(crate) struct Watch {
     asking: Asking,
 }
 
-fn follow(asking: &Asking, request: v1::LogRequest, out: &mut Out) -> anyhow::Result<Verdict> {
+fn follow(asking: &Asking, mut request: v1::LogRequest, out: &mut Out) -> anyhow::Result<Verdict> {
     let connected = asking.connect()?;
     connected.runtime.block_on(async {
-        let mut lines = connected.monitors.log(request).await?;
+        let mut lines = match connected.monitors.log(request.clone()).await {
+            Err(error) if error.code.retry() != Retry::Never => {
+                aside(&format!(
+                    "no quorum ({error}); what one monitor has by itself, which may lack the newest lines:"
+                ));
+                request.local = true;
+                connected.monitors.log(request).await?
+            }
+            lines => lines?,
+        };
         while let Some(line) = lines.message().await? {
             print(asking, &line, out)?;
             out.flush()?;
@@ -71,13 +83,13 @@ fn print(asking: &Asking, line: &v1::Event, out: &mut Out) -> anyhow::Result<()>
 impl Run for Log {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let channel = self.channel.unwrap_or_default();
-        follow(&self.asking, v1::LogRequest { after: 0, last: self.lines, follow: false, channel }, out)
+        follow(&self.asking, v1::LogRequest { after: 0, last: self.lines, follow: false, channel, local: false }, out)
     }
 }
 
 impl Run for Watch {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let channel = self.channel.unwrap_or_default();
-        follow(&self.asking, v1::LogRequest { after: 0, last: 10, follow: true, channel }, out)
+        follow(&self.asking, v1::LogRequest { after: 0, last: 10, follow: true, channel, local: false }, out)
     }
 }

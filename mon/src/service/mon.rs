@@ -29,6 +29,8 @@ use crate::state::hub::Step;
 const AHEAD: usize = 16;
 /// How long after a subscriber turned out to be ahead the quorum is asked again.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// How long a monitor that lags may take to get the lines the quorum has.
+const LAG: Duration = Duration::from_secs(2);
 /// Bytes of a backup in one message.
 const PART: usize = 256 << 10;
 
@@ -103,6 +105,26 @@ impl MonService {
                 Some(self.onward(&leader).status(ask).await.ok()?.into_inner().epoch)
             }
             Err(Elsewhere::Failed(_)) => None,
+        }
+    }
+}
+
+impl MonService {
+    /// Waits until this monitor has each line of the cluster log that was committed when it was asked.
+    async fn catch_up(&self, guest: &Guest) -> Result<(), tonic::Status> {
+        let leader = match self.node.linearize().await {
+            Ok(()) => return Ok(()),
+            Err(elsewhere) => leader(guest, elsewhere)?,
+        };
+        let ask = pass_on(guest, v1::StatusRequest { local: false })?;
+        let newest = self.onward(&leader).status(ask).await?.into_inner().newest_event;
+        let mut events = self.node.hub.events();
+        match tokio::time::timeout(LAG, events.wait_for(|have| *have >= newest)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => {
+                let text = format!("mon.{} lags behind the quorum: ask another", self.node.identity.mon);
+                Err(to_grpc(&Status::new(Code::Unavailable, text)))
+            }
         }
     }
 }
@@ -194,8 +216,11 @@ impl Mon for MonService {
     type LogStream = Streamed<v1::Event>;
 
     async fn log(&self, request: Request<v1::LogRequest>) -> Result<Response<Self::LogStream>, tonic::Status> {
-        self.door.admit("log", Ops::READ, &request)?;
-        let v1::LogRequest { mut after, last, follow, channel } = request.into_inner();
+        let guest = self.door.admit("log", Ops::READ, &request)?;
+        let v1::LogRequest { mut after, last, follow, channel, local } = request.into_inner();
+        if !local {
+            self.catch_up(&guest).await?;
+        }
         let node = self.node.clone();
         let (to, lines) = mpsc::channel(64);
         tokio::spawn(async move {

@@ -38,6 +38,8 @@ pub(crate) struct Trio {
     pub(crate) replies: BTreeMap<u64, Reply>,
     /// Pushed objects get lost on the way.
     pub(crate) no_push: bool,
+    /// Each answer to a pull comes twice, as when a connection is lost after the question.
+    pub(crate) twice: bool,
     /// Copies that cannot be read until they are replaced.
     pub(crate) rotten: BTreeSet<(usize, ObjectId)>,
     /// Slots that are asked for are not given.
@@ -88,6 +90,7 @@ impl Trio {
             queue,
             replies,
             no_push: false,
+            twice: false,
             rotten: BTreeSet::new(),
             no_slots: false,
             sent: 0,
@@ -178,7 +181,10 @@ impl Trio {
                     self.sent += chunk.data.len() as u64;
                     self.shared += chunk.shared.iter().flat_map(|s| &s.ranges).map(|(_, len)| len).sum::<u64>();
                 }
-                self.queue.push_back((to.0 as usize, Input::Peer { from: OsdId(i as u32), msg }));
+                let again = (self.twice && matches!(msg.body, Body::Pulled { .. })).then(|| msg.clone());
+                for msg in std::iter::once(msg).chain(again) {
+                    self.queue.push_back((to.0 as usize, Input::Peer { from: OsdId(i as u32), msg }));
+                }
             }
             Output::Submit { id, txn } => {
                 for op in txn.ops {

@@ -170,6 +170,31 @@ pub(crate) fn older<'a>(missing: &'a Missing, oid: &ObjectId) -> impl Iterator<I
     missing.range((Bound::Included(first), Bound::Excluded(oid.clone()))).map(|(o, _)| o)
 }
 
+/// The parts of a piece that are not blocks of zeros: what is gathered is new, and reads as zeros where nothing was written.
+/// So holes stay holes.
+fn solid(offset: u64, data: &Bytes) -> Vec<(u64, Bytes)> {
+    const BLOCK: usize = 4096;
+    const ZEROS: [u8; BLOCK] = [0; BLOCK];
+    let mut parts = Vec::new();
+    let (mut begin, mut at) = (0, 0);
+    while at < data.len() {
+        // Blocks of the object, not of the piece.
+        let within = (offset.wrapping_add(at as u64) % BLOCK as u64) as usize;
+        let end = (at + BLOCK - within).min(data.len());
+        if end - at == BLOCK && data[at..end] == ZEROS {
+            if begin < at {
+                parts.push((offset + begin as u64, data.slice(begin..at)));
+            }
+            begin = end;
+        }
+        at = end;
+    }
+    if begin < data.len() {
+        parts.push((offset + begin as u64, data.slice(begin..)));
+    }
+    parts
+}
+
 impl PlacementGroup {
     /// Reads the piece at `at` for a member.
     pub(crate) fn read_piece(&mut self, cx: &mut Step<'_>, oid: ObjectId, to: OsdId, version: Version, at: CopyCursor) {
@@ -306,9 +331,8 @@ impl PlacementGroup {
         }
         let (mut at, mut data) = (chunk.at.offset, chunk.data);
         let write = |offset: u64, data: Bytes, ops: &mut Vec<TxnOp>| {
-            if !data.is_empty() {
-                ops.push(TxnOp::Write { oid: to.clone(), offset, data, hint: WriteHint::default() });
-            }
+            let part = |(offset, data)| TxnOp::Write { oid: to.clone(), offset, data, hint: WriteHint::default() };
+            ops.extend(solid(offset, &data).into_iter().map(part));
         };
         if let Some(Shared { with, ranges }) = chunk.shared {
             let from = ObjectId { snap: with, ..oid.clone() };

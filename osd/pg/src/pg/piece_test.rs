@@ -2,7 +2,7 @@
 
 use nacre_proto::ids::SnapId;
 
-use super::{Layout, RANGES};
+use super::{Layout, RANGES, solid};
 use crate::io::Input;
 use crate::msg::{Chunk, CopyCursor, Shared};
 use crate::object::{INFO_XATTR, ObjectInfo};
@@ -22,7 +22,11 @@ fn write(t: &mut Trio, to: usize, snaps: u64, op: Op) {
 
 /// Osds 0 and 1 hold an object of 8000 bytes; then osd `left` alone sees four snapshots, with a small write after each.
 fn parted(left: u32) -> Trio {
-    let mut t = Trio::with(Config { chunk_bytes: 1000, ..Config::default() });
+    parted_with(left, Config::default())
+}
+
+fn parted_with(left: u32, cfg: Config) -> Trio {
+    let mut t = Trio::with(Config { chunk_bytes: 1000, ..cfg });
     t.map(&[0, 1], &[]);
     write(&mut t, 0, 0, Op::WriteFull { data: (0..SIZE).map(|n| (n / 7) as u8).collect::<Vec<_>>().into() });
     t.map(&[left], &[]);
@@ -174,6 +178,22 @@ fn a_layout_covers_everything_once_and_is_bounded() {
 }
 
 #[test]
+fn blocks_of_zeros_stay_holes() {
+    let mut data = vec![0; 5 * 4096];
+    data[2 * 4096 + 5] = 7;
+    let parts = |offset: u64, data: &[u8]| -> Vec<(u64, usize)> {
+        solid(offset, &bytes::Bytes::copy_from_slice(data)).into_iter().map(|(at, part)| (at, part.len())).collect()
+    };
+    assert_eq!(parts(8192, &data), [(8192 + 2 * 4096, 4096)]);
+    assert_eq!(parts(0, &data[..4096]), []);
+    // Blocks are the object's: what is cut off at either end may have more beside it.
+    assert_eq!(parts(100, &data), [(100, 3996), (100 + 3996 + 4096, 4096), (4096 * 5, 100)]);
+    assert_eq!(parts(0, &[]), []);
+    assert_eq!(parts(0, &[1; 10_000]), [(0, 10_000)]);
+    assert_eq!(parts(u64::MAX - 9, &[0; 9]), [(u64::MAX - 9, 9)]);
+}
+
+#[test]
 fn a_piece_whose_parts_do_not_fit_is_refused() {
     let chunk = |ranges: Vec<(u64, u64)>, data: usize, next: Option<u64>| Chunk {
         at: CopyCursor { offset: 100, omap_after: None },
@@ -222,4 +242,22 @@ fn a_member_drops_a_piece_that_does_not_fit() {
     t.queue.push_back((1, Input::Peer { from: nacre_proto::ids::OsdId(0), msg }));
     t.settle();
     assert!(t.disks[1] == before);
+}
+
+/// A primary that is given each piece twice ends up with the object.
+fn survives_pieces_that_come_twice(cfg: Config) -> bool {
+    let mut t = parted_with(1, cfg);
+    t.twice = true;
+    t.map(&[0, 1], &[]);
+    t.cores[0].is_clean() && t.disks[0] == t.disks[1]
+}
+
+#[test]
+fn a_piece_that_comes_twice_is_put_in_place_once() {
+    assert!(survives_pieces_that_come_twice(Config::default()));
+    #[cfg(feature = "mutants")]
+    {
+        let mutant = Some(crate::mutant::Mutant::PullTwice);
+        assert!(!survives_pieces_that_come_twice(Config { mutant, ..Config::default() }), "this proves nothing");
+    }
 }

@@ -19,7 +19,7 @@ use nacre_net::node::{Address, Node};
 use nacre_net::tls::Expect;
 use nacre_pg::wire::method;
 use nacre_proto::ids::{Incarnation, OsdId};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::pulse::Pulse;
 use crate::shard::Event;
@@ -74,6 +74,7 @@ pub struct Couriers {
     events: mpsc::UnboundedSender<Event>,
     ways: Mutex<BTreeMap<OsdId, Way>>,
     signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>,
+    alarm: Arc<Notify>,
     pulse: Pulse,
 }
 
@@ -92,7 +93,15 @@ fn pulse_of(info: &OsdInfo) -> Option<Address> {
 impl Couriers {
     /// To nobody yet.
     pub fn new(me: OsdId, node: Arc<Node>, events: mpsc::UnboundedSender<Event>, pulse: Pulse) -> Arc<Couriers> {
-        Arc::new(Couriers { me, node, events, ways: Mutex::default(), signs: Arc::default(), pulse })
+        Arc::new(Couriers {
+            me,
+            node,
+            events,
+            ways: Mutex::default(),
+            signs: Arc::default(),
+            alarm: Arc::default(),
+            pulse,
+        })
     }
 
     /// A new map: ways to whoever is up in it. Call it within the runtime.
@@ -133,7 +142,8 @@ impl Couriers {
         tasks.spawn(task.run());
         tasks.spawn(deliver(osd, link.clone(), items, self.events.clone()));
         tasks.spawn_on(pulse_task.run(), self.pulse.runtime());
-        tasks.spawn_on(beat(osd, pulse.clone(), Arc::clone(&self.signs)), self.pulse.runtime());
+        let beat = beat(osd, pulse.clone(), Arc::clone(&self.signs), Arc::clone(&self.alarm));
+        tasks.spawn_on(beat, self.pulse.runtime());
         Way { link, pulse, queue, _tasks: tasks }
     }
 
@@ -153,6 +163,11 @@ impl Couriers {
     /// Groups were told of a connection: what comes now may go over it.
     pub fn mark(&self, to: OsdId, connection: u64) {
         self.put(to, Item::Mark(connection));
+    }
+
+    /// Until another peer's process is known to be gone: that is to be reported at once.
+    pub async fn alarmed(&self) {
+        self.alarm.notified().await;
     }
 
     /// Who has not answered for at least so long.
@@ -213,9 +228,11 @@ async fn deliver(
     }
 }
 
-async fn beat(osd: OsdId, link: Link, signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>) {
+async fn beat(osd: OsdId, link: Link, signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>, alarm: Arc<Notify>) {
+    let mut news = link.watch();
     loop {
         let asked = Instant::now();
+        news.mark_unchanged();
         let (alive, refused) = match link.state() {
             State::Up(peer) => {
                 let ping = Request::new(method::PING, Bytes::new()).at(Priority::High);
@@ -228,9 +245,16 @@ async fn beat(osd: OsdId, link: Link, signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>) 
             if alive {
                 sign.heard = asked;
             }
+            if refused && !sign.refused {
+                alarm.notify_one();
+            }
             sign.refused = refused;
         }
-        tokio::time::sleep(BEAT.saturating_sub(asked.elapsed())).await;
+        tokio::select! {
+            () = tokio::time::sleep(BEAT.saturating_sub(asked.elapsed())) => {}
+            // A process that ends is seen at once.
+            changed = news.changed() => if changed.is_err() { return },
+        }
     }
 }
 

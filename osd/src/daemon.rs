@@ -435,6 +435,7 @@ impl Running {
         let mut beacon = tokio::time::interval(BEACON);
         let mut report = tokio::time::interval(REPORT);
         let mut said_up = false;
+        let couriers = Arc::clone(&self.couriers);
         self.boot();
         loop {
             tokio::select! {
@@ -465,6 +466,7 @@ impl Running {
                 },
                 _ = beacon.tick() => self.send_beacon(),
                 _ = report.tick() => self.report_silent(),
+                () = couriers.alarmed() => self.report_silent(),
             }
         }
     }

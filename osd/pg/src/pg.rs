@@ -20,6 +20,7 @@ mod keep;
 mod operate;
 mod peering;
 mod piece;
+mod promise;
 mod recount;
 mod recover;
 mod replicate;

@@ -73,6 +73,8 @@ pub(crate) struct Primary {
     pub(crate) members: BTreeSet<OsdId>,
     /// No reads or writes before this: an older primary may still answer reads.
     pub(crate) old_lease: Time,
+    /// What was promised to older primaries: by whom, to whom (none: it forgot), until when at the latest.
+    pub(crate) promises: Vec<(OsdId, Option<OsdId>, Time)>,
     /// Up to where each member (this osd too) has made writes durable.
     pub(crate) durable: BTreeMap<OsdId, Version>,
     pub(crate) inflight: VecDeque<Write>,
@@ -104,6 +106,7 @@ impl Primary {
             peers: BTreeMap::new(),
             members: BTreeSet::new(),
             old_lease: Time(0),
+            promises: Vec::new(),
             durable: BTreeMap::new(),
             inflight: VecDeque::new(),
             committed: Version::default(),
@@ -180,9 +183,10 @@ impl PlacementGroup {
         let prior = self.prior_set();
         let (me, history, past) = (self.me, self.info.history, self.past.clone());
         if self.promise_bound() {
-            let until = self.promise.until;
+            let own = (me, self.promise.holder.map(|(osd, _)| osd), self.promise.until);
             if let Role::Primary(p) = &mut self.role {
-                p.old_lease = p.old_lease.max(until);
+                p.promises.retain(|(by, ..)| *by != me);
+                p.promises.push(own);
             }
         }
         let Role::Primary(p) = &mut self.role else { return };
@@ -203,9 +207,10 @@ impl PlacementGroup {
     fn restart(&mut self, cx: &mut Step<'_>, by: &'static str) {
         let from = self.state();
         if let Role::Primary(p) = &mut self.role {
-            let (old_lease, strays) = (p.old_lease, std::mem::take(&mut p.strays));
+            let (old_lease, promises) = (p.old_lease, std::mem::take(&mut p.promises));
+            let strays = std::mem::take(&mut p.strays);
             let strays = if self.cfg.is(Fault::ForgetStrays) { BTreeSet::new() } else { strays };
-            **p = Primary { old_lease, strays, ..Primary::new() };
+            **p = Primary { old_lease, promises, strays, ..Primary::new() };
         }
         self.ask_infos(cx);
         self.moved(cx, from, by);
@@ -231,8 +236,9 @@ impl PlacementGroup {
         let until = cx.now + lease;
         let learned = self.info.history != before;
         let Role::Primary(p) = &mut self.role else { return };
-        if lease.0 > 0 && holder != Some(me) && !p.is_started() {
-            p.old_lease = p.old_lease.max(until);
+        if lease.0 > 0 && !p.is_started() {
+            p.promises.retain(|(by, ..)| *by != from);
+            p.promises.push((from, holder, until));
         }
         let started = p.is_started() || matches!(p.stage, Stage::Activating { .. } | Stage::WaitLease);
         if started && p.members.contains(&from) {
@@ -595,7 +601,7 @@ impl PlacementGroup {
         for &o in p.members.iter().chain(std::iter::once(&self.me)) {
             p.durable.entry(o).or_insert(head);
         }
-        let until = p.old_lease;
+        let until = self.old_lease_until();
         if until > cx.now && !self.cfg.is(Fault::IgnoreOldLease) {
             cx.out.push(Output::Arm { id: TimerId::OldLease { interval: self.info.interval.0 }, at: until });
             self.stage(cx, Stage::WaitLease, "activated");
@@ -604,24 +610,12 @@ impl PlacementGroup {
         self.start(cx, "activated");
     }
 
-    pub(crate) fn old_lease_over(&mut self, cx: &mut Step<'_>) {
-        let Role::Primary(p) = &self.role else { return };
-        if p.stage != Stage::WaitLease {
-            return;
-        }
-        if p.old_lease <= cx.now {
-            self.start(cx, "timer");
-        } else {
-            cx.out.push(Output::Arm { id: TimerId::OldLease { interval: self.info.interval.0 }, at: p.old_lease });
-        }
-    }
-
     fn is_enough(&self) -> bool {
         self.view.acting.len() >= self.view.pool.min_size as usize || self.cfg.is(Fault::IgnoreMinSize)
     }
 
     /// Serve.
-    fn start(&mut self, cx: &mut Step<'_>, by: &'static str) {
+    pub(crate) fn start(&mut self, cx: &mut Step<'_>, by: &'static str) {
         let enough = self.is_enough();
         self.stage(cx, if enough { Stage::Active } else { Stage::Peered }, by);
         if enough {

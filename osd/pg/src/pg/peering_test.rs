@@ -103,3 +103,38 @@ fn a_whole_lease_is_waited_for_where_nobody_can_tell_a_promise() {
     assert!(lease(&hears(3, Cursor::Max, 1)) > Time(1) + Config::default().lease);
     assert_eq!(lease(&hears(3, Cursor::Max, 3)), Time(0), "all made it durable: nothing to wait for");
 }
+
+/// Osd 1 leads anew with osd 2, after osd 0 led with both, and then osd 0 with osd 2 alone. What osd 2 promised binds nobody
+/// once osd 0, in whose favour it was, has spoken in the new interval: whoever speaks there answers no older reads.
+#[test]
+fn a_promise_is_void_once_its_holder_has_spoken() {
+    let span = Duration::ms(800);
+    let all = [0, 1, 2];
+    let lease = |holder: Option<OsdId>, spoken: bool| {
+        let cfg = Arc::new(Config::default());
+        let map = |epoch, acting: &[u32]| view(epoch, [acting[0], acting[1]], &all);
+        let first = map(1, &[0, 2]);
+        let mut core = PlacementGroup::create(PG, OsdId(1), cfg, Arc::clone(&first), Epoch(1));
+        for map in [first, map(2, &[0, 1]), map(3, &[0, 2]), map(4, &[1, 2])] {
+            step(&mut core, Input::Map(map));
+        }
+        let mut say = |from: u32, lease, holder| {
+            let history = History { created: Epoch(1), started: Epoch(3), clean: Epoch(0) };
+            let info = Info { epoch: Epoch(4), interval: Epoch(4), started: Epoch(3), history, ..Info::new(PG) };
+            let body = Body::Info { info: Box::new(info), past: PastIntervals::default(), lease, holder, asked: true };
+            let msg = PeerMsg { epoch: Epoch(4), interval: Epoch(4), body };
+            step(&mut core, Input::Peer { from: OsdId(from), msg });
+        };
+        say(2, span, holder);
+        if spoken {
+            say(0, Duration(0), None);
+        }
+        core.old_lease_until()
+    };
+    assert!(lease(Some(OsdId(0)), false) > Time(0));
+    assert_eq!(lease(Some(OsdId(0)), true), Time(0));
+    assert_eq!(lease(Some(OsdId(1)), false), Time(0), "its own is none to wait for");
+    // Forgotten: whoever it can have been given to has to have spoken.
+    assert!(lease(None, false) > Time(0));
+    assert_eq!(lease(None, true), Time(0));
+}

@@ -122,6 +122,31 @@ impl Named {
     }
 }
 
+/// The database's keys as they come: each above the one before it, all of tables we know. Listings and splits stand on
+/// that order.
+#[derive(Default)]
+struct Order {
+    last: Vec<u8>,
+    problems: Vec<String>,
+}
+
+impl Order {
+    fn see(&mut self, key: &[u8]) {
+        if self.problems.len() >= MOST {
+            return;
+        }
+        if !self.last.is_empty() && *key <= self.last[..] {
+            let (key, last) = (key.escape_ascii(), self.last.escape_ascii());
+            self.problems.push(format!("key {key} stands behind {last}"));
+        }
+        if !key.first().is_some_and(|table| keys::TABLES.contains(table)) {
+            self.problems.push(format!("key {} is of no table", key.escape_ascii()));
+        }
+        self.last.clear();
+        self.last.extend_from_slice(key);
+    }
+}
+
 impl Walk {
     fn problem(&mut self, problem: Problem) {
         if self.report.problems.len() < MOST {
@@ -158,9 +183,11 @@ impl Engine {
 
     fn walk(&self, data: bool) -> Result<Walk, StoreError> {
         let mut walk = Walk::default();
-        if let Err(error) = self.kv.verify() {
+        let mut order = Order::default();
+        if let Err(error) = self.kv.verify(&mut |key| order.see(key)) {
             walk.problem(Problem::Metadata { what: error.to_string() });
         }
+        order.problems.into_iter().for_each(|what| walk.problem(Problem::Metadata { what }));
         let mut colls: BTreeMap<u64, Coll> = BTreeMap::new();
         self.table(b'C', &mut |key, value| match Coll::decode(value) {
             Ok(coll) => drop(colls.insert(coll.id, coll)),
@@ -394,4 +421,22 @@ fn runs(blocks: &[u64]) -> Vec<(u64, u64)> {
         }
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_out_of_order_twice_or_of_no_table_are_noticed() {
+        let seen = |keys: &[&str]| {
+            let mut order = Order::default();
+            keys.iter().for_each(|key| order.see(key.as_bytes()));
+            order.problems
+        };
+        assert_eq!(seen(&["A1", "A2", "C", "Sidentity"]), Vec::<String>::new());
+        assert_eq!(seen(&["A2", "A1"]), ["key A1 stands behind A2"]);
+        assert_eq!(seen(&["A1", "A1"]), ["key A1 stands behind A1"]);
+        assert_eq!(seen(&["A1", "B", "C"]), ["key B is of no table"]);
+    }
 }

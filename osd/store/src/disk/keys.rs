@@ -8,6 +8,7 @@ use nacre_proto::ids::{ObjectId, PoolId, SnapId};
 
 use super::codec::Malformed;
 
+pub(crate) const TABLES: &[u8] = b"ACGLMORS";
 pub(crate) const APPLIED: &[u8] = b"Sapplied";
 pub(crate) const IDENTITY: &[u8] = b"Sidentity";
 

@@ -27,9 +27,12 @@ pub(crate) trait Kv: Send + Sync {
     /// All of it or nothing, on stable storage when it returns. Taken one by one, so that a large checkpoint's values need not
     /// all be there beside what is made of them.
     fn commit(&self, batch: &mut dyn Iterator<Item = KvOp>) -> Result<(), StoreError>;
-    /// Verifies every checksum of its files.
-    fn verify(&self) -> Result<(), StoreError> {
-        Ok(())
+    /// Verifies every checksum of its files and visits every key, in the order in which they are stored.
+    fn verify(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
+        self.scan(&[], &[u8::MAX], &mut |key, _| {
+            visit(key);
+            true
+        })
     }
     /// Reads and commits so far, if they are counted.
     fn calls(&self) -> (u64, u64) {

@@ -106,12 +106,13 @@ impl Kv for RocksKv {
         self.db.flush_opt(&flush).map_err(failed)
     }
 
-    fn verify(&self) -> Result<(), StoreError> {
+    fn verify(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), StoreError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut iter = self.db.raw_iterator_opt(options);
         iter.seek_to_first();
-        while iter.valid() {
+        while let Some(key) = iter.key() {
+            visit(key);
             iter.next();
         }
         iter.status().map_err(failed)

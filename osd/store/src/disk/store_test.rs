@@ -439,6 +439,17 @@ fn live_first(store: &DiskStore) -> u64 {
 }
 
 #[test]
+fn a_key_that_is_no_stores_is_reported_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    DiskStore::format(folder.path(), IDENTITY, &options(16 << 20, 4 << 20)).unwrap();
+    let store = DiskStore::open(folder.path(), None, &StoreConfig::default()).unwrap();
+    store.engine().kv.commit(&mut std::iter::once(kv::KvOp::Put("Zebra".into(), vec![1]))).unwrap();
+    let problems = store.check(true).unwrap().problems;
+    assert_eq!(problems, [Problem::Metadata { what: "key Zebra is of no table".into() }]);
+    assert!(!problems[0].repairable());
+}
+
+#[test]
 fn what_the_store_holds_stays_within_its_bound() {
     let folder = tempfile::tempdir().unwrap();
     DiskStore::format(folder.path(), IDENTITY, &options(256 << 20, 32 << 20)).unwrap();

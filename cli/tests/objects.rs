@@ -225,6 +225,24 @@ fn pgs_say_how_they_are() {
 }
 
 #[test]
+fn the_tour_of_the_library_goes_as_written() {
+    let running = Running::new(6);
+    let folder = running.0.path();
+    let ports: Vec<serde_json::Value> =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("var/pearl/ports.json")).unwrap()).unwrap();
+    let monitor = ports.iter().find(|daemon| daemon["name"] == "mon.0").unwrap()["listens"].as_str().unwrap();
+    let tour = Path::new(env!("CARGO_BIN_EXE_nacre")).with_file_name("examples").join("tour");
+    assert!(tour.exists(), "{} is missing: cargo build -p nacre-client --examples", tour.display());
+    let output = Command::new(tour).args(["var/pearl/admin", "data", monitor]).current_dir(folder).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    let expected = "read      a PEARL grows around a grain\nguarded   operation 0 said no to ben\ncounted   80\n\
+                    heard     dinner\nanswers   1\nlisted    bell counter page\n";
+    assert_eq!(said, expected);
+    assert_eq!(running.good(&["object", "ls", "data"]), "");
+}
+
+#[test]
 fn an_operation_says_what_it_waits_for() {
     let running = Running::new(5);
     let folder = running.0.path();

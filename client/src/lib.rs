@@ -14,6 +14,8 @@
 //! connections end, OSDs die and maps change before its answer is here. It waits for as long as [`Settings::patience`]
 //! says, which may be for ever.
 //!
+//! `examples/tour.rs` shows what it can do.
+//!
 //! - `cluster`: the handle; the map it follows; connections.
 //! - `call`: the way of one request until its answer.
 //! - `object`: pools and objects, as a user writes them.

@@ -215,9 +215,7 @@ fn monitors_renew_their_own_certificates_and_go_on() {
     until("and again by itself", Duration::from_secs(30), || identity(&folder).serial != first.serial);
     cluster.nacre(&["config", "set", "mon.cert_lifetime", "1d"]);
     // Connections that were made with a certificate that has ended are made anew.
-    until("the first one has ended", Duration::from_secs(30), || {
-        UnixTime::now() > first.not_after
-    });
+    until("the first one has ended", Duration::from_secs(30), || UnixTime::now() > first.not_after);
     until("a long one is there", Duration::from_secs(30), || {
         let now = identity(&folder);
         now.not_after.since(now.not_before) > Duration::from_secs(3600)

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod block;
 mod cluster;
 mod completion;
 mod crush;
@@ -13,6 +14,7 @@ mod daemon;
 mod join;
 mod local;
 mod monitors;
+mod nbd;
 mod object;
 mod osds;
 mod output;
@@ -76,6 +78,8 @@ enum Noun {
     Osd(monitors::Osd),
     Pool(monitors::Pool),
     Object(object::Noun),
+    Block(block::Noun),
+    Nbd(nbd::Nbd),
     Pg(pg::Noun),
     Bench(bench::Noun),
     Config(monitors::Config),
@@ -106,6 +110,8 @@ impl Run for Noun {
             Noun::Osd(noun) => noun.run(out),
             Noun::Pool(noun) => noun.run(out),
             Noun::Object(noun) => noun.run(out),
+            Noun::Block(noun) => noun.run(out),
+            Noun::Nbd(verb) => verb.run(out),
             Noun::Pg(noun) => noun.run(out),
             Noun::Bench(noun) => noun.run(out),
             Noun::Config(noun) => noun.run(out),

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
+#[path = "objects/block.rs"]
+mod block;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};

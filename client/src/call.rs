@@ -52,7 +52,12 @@ impl Drop for Open<'_> {
 
 impl Inner {
     /// Carries out a vector on an object.
-    pub(crate) async fn execute(&self, oid: ObjectId, ops: Vec<Op>) -> Result<(Vec<OpResult>, Version), Error> {
+    pub(crate) async fn execute(
+        &self,
+        oid: ObjectId,
+        snapc: &SnapContext,
+        ops: Vec<Op>,
+    ) -> Result<(Vec<OpResult>, Version), Error> {
         let object = String::from_utf8_lossy(&oid.name).into_owned();
         let open = Open(self, self.begin());
         let reqid = ReqId { session: self.session, tid: open.1 };
@@ -65,7 +70,7 @@ impl Inner {
                 acked_below: self.acked_below(),
                 epoch: chart.epoch(),
                 oid: oid.clone(),
-                snapc: SnapContext::default(),
+                snapc: snapc.clone(),
                 ops: ops.clone(),
             };
             Some((pg, primary, Request::new(method::ASK, Bytes::new()).with_data(wire::encode(&ask)).with_room(room)))

@@ -108,6 +108,7 @@ pub(crate) struct Inner {
     open: Mutex<BTreeSet<u64>>,
     tasks: Mutex<JoinSet<()>>,
     watches: Watches,
+    pub(crate) monitors: Arc<MonClient>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -155,9 +156,10 @@ impl Cluster {
         tasks.spawn(follow(Arc::clone(&monitors), Arc::clone(&trust), to));
         // Whoever holds this handle for long outlives its certificate.
         let clock = UnixTime::now;
+        let renewing = Arc::clone(&monitors);
         let keeper = Keeper { own: credentials, trust, folder: Some(folder), registry, now: Arc::default(), clock };
         tasks.spawn(keeper.run(move |request| {
-            let monitors = Arc::clone(&monitors);
+            let monitors = Arc::clone(&renewing);
             async move { monitors.renew(request).await }
         }));
         let first = chart.wait_for(Option::is_some);
@@ -176,6 +178,7 @@ impl Cluster {
             open: Mutex::default(),
             tasks: Mutex::new(tasks),
             watches: Watches::default(),
+            monitors,
         })))
     }
 
@@ -193,6 +196,20 @@ impl Cluster {
     /// The epoch of the newest map it has.
     pub fn epoch(&self) -> u64 {
         self.0.chart().map_or(0, |chart| chart.epoch().0)
+    }
+
+    /// A pool by number, if there is one.
+    pub fn pool_by_id(&self, id: PoolId) -> Option<Pool> {
+        let chart = self.0.chart()?;
+        let name = chart.map.pools.get(&id)?.name.clone();
+        Some(Pool::new(self.clone(), id, &name))
+    }
+
+    /// The pools of the newest map, by name.
+    pub fn pools(&self) -> Vec<Pool> {
+        let chart = self.0.chart();
+        let pools = chart.iter().flat_map(|chart| chart.map.pools.iter());
+        pools.map(|(id, pool)| Pool::new(self.clone(), *id, &pool.name)).collect()
     }
 
     /// The session by which OSDs know this client; what fencing names.

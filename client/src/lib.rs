@@ -20,6 +20,7 @@
 //! - `call`: the way of one request until its answer.
 //! - `object`: pools and objects, as a user writes them.
 //! - `watch`: being told when someone has something to say about an object.
+//! - `snapshot`: numbers of snapshots, and shutting a session out.
 //! - `operate`: how placement groups are, and orders to them.
 
 #![forbid(unsafe_code)]
@@ -30,15 +31,18 @@ mod cluster;
 mod error;
 mod object;
 mod operate;
+mod snapshot;
 mod watch;
 
 pub use cluster::{Cluster, Settings};
 pub use error::Error;
+pub use nacre_pg::class;
 pub use nacre_pg::io::Order;
-pub use nacre_pg::op::{Compare, Op, OpError, OpResult};
+pub use nacre_pg::op::{CloneLine, Compare, Op, OpError, OpResult, SnapContext};
 pub use nacre_pg::wire::PgLine;
 pub use nacre_proto::ids::OsdId;
-pub use nacre_proto::ids::{PgId, PoolId, Version};
+pub use nacre_proto::ids::{ObjectId, PgId, PoolId, SessionId, SnapId, Version};
+pub use nacre_proto::status::Code;
 pub use object::{Done, Listing, Object, Pool, Stat};
 pub use operate::Place;
 pub use watch::{Notification, Notified, Watch};

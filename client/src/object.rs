@@ -1,8 +1,10 @@
 //! Pools and objects, as a user writes them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use nacre_crush::pg::object_hash;
-use nacre_pg::op::{Op, OpResult};
+use nacre_pg::op::{Op, OpResult, SnapContext};
 use nacre_proto::ids::{ObjectId, OsdId, PgId, PoolId, SnapId, Version};
 
 use crate::cluster::{Chart, Cluster};
@@ -56,12 +58,22 @@ impl Pool {
         Pool { namespace: Bytes::copy_from_slice(namespace.as_bytes()), ..self.clone() }
     }
 
+    /// The namespace of it; empty is the one without a name.
+    pub fn namespace_name(&self) -> &[u8] {
+        &self.namespace
+    }
+
+    /// The cluster it is in.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
     /// An object of it, whether or not it exists.
     pub fn object(&self, name: impl Into<Bytes>) -> Object {
         let name = name.into();
         let hash = object_hash(&self.namespace, &name);
         let oid = ObjectId { pool: self.id, hash, namespace: self.namespace.clone(), name, snap: SnapId::HEAD };
-        Object { cluster: self.cluster.clone(), oid }
+        Object { cluster: self.cluster.clone(), oid, snapc: Arc::default() }
     }
 
     /// Its objects, page by page, in the order of their placement hashes.
@@ -107,12 +119,31 @@ impl Listing {
 pub struct Object {
     cluster: Cluster,
     oid: ObjectId,
+    snapc: Arc<SnapContext>,
 }
 
 impl Object {
+    /// The same object, whose writes keep these snapshots.
+    #[must_use]
+    pub fn keeping(self, snapshots: &Arc<SnapContext>) -> Object {
+        Object { snapc: Arc::clone(snapshots), ..self }
+    }
+
+    /// The object as a snapshot saw it: to be read only.
+    #[must_use]
+    pub fn at(mut self, snapshot: SnapId) -> Object {
+        self.oid.snap = snapshot;
+        self
+    }
+
+    /// How it is named in the cluster: what [`Op::CopyFrom`] takes.
+    pub fn id(&self) -> &ObjectId {
+        &self.oid
+    }
+
     /// Carries out a vector of operations: all of them or none, once.
     pub async fn execute(&self, ops: Vec<Op>) -> Result<Done, Error> {
-        let (results, version) = self.cluster.0.execute(self.oid.clone(), ops).await?;
+        let (results, version) = self.cluster.0.execute(self.oid.clone(), &self.snapc, ops).await?;
         Ok(Done { version, results })
     }
 

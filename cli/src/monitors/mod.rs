@@ -41,6 +41,7 @@ pub(crate) use log::{Log, Watch};
 pub(crate) use mon::Noun as Mon;
 pub(crate) use osd::Noun as Osd;
 pub(crate) use pool::Noun as Pool;
+pub(crate) use span::{moment, span};
 pub(crate) use status::Status;
 
 /// How long a verb waits for a monitor that answers.

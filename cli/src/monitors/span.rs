@@ -7,7 +7,7 @@ use nacre_maps::settings::{Kind, Value};
 const YEAR: u64 = 365 * 86_400_000;
 
 /// Milliseconds of a span such as `30m`.
-pub(super) fn span(text: &str) -> Result<u64, String> {
+pub(crate) fn span(text: &str) -> Result<u64, String> {
     match (Kind::Span { min_ms: 1, max_ms: YEAR }).parse(text) {
         Ok(Value::Span(span)) => u64::try_from(span.as_millis()).map_err(|error| error.to_string()),
         Ok(_) => Err(format!("{text} is no time")),
@@ -35,7 +35,7 @@ fn date(days: u64) -> (u64, u64, u64) {
 }
 
 /// A moment in UTC, as in `2026-02-28T23:59:59.123Z`.
-pub(super) fn moment(ms: u64) -> String {
+pub(crate) fn moment(ms: u64) -> String {
     let (seconds, ms) = (ms / 1_000, ms % 1_000);
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);

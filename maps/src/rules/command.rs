@@ -1,6 +1,6 @@
 //! Every verb that changes the map, as data. The monitors' messages are turned into these; nothing else changes a map.
 
-use nacre_proto::ids::{Epoch, MonId, OsdId, PgId, SessionId, Stamp};
+use nacre_proto::ids::{Epoch, MonId, OsdId, PgId, SessionId, SnapId, Stamp};
 
 use super::daemon::{DaemonBeacon, MonEntry};
 use super::osd_boot::Boot;
@@ -8,7 +8,7 @@ use super::pool::PoolCreate;
 use super::usage::{OsdUsage, PoolUsage};
 use super::{
     Asker, Outcome, RuleError, daemon, fence, flag, location, osd_boot, osd_down, osd_in, osd_remove, pg, pool,
-    pool_set, setting, tick, usage,
+    pool_set, setting, snap, tick, usage,
 };
 use crate::map::{ClusterMap, DaemonId, Flag, FlagTarget, Scope};
 
@@ -91,6 +91,10 @@ pub enum Command {
     MonRemove { mon: MonId },
     /// Raises pgp_num of pools whose pgs were split.
     PgpStep { pool: String, to: u32 },
+    /// Takes the next snapshot number of a pool.
+    SnapMake { pool: String, snap: SnapId },
+    /// Snapshots nobody will read any more.
+    SnapDrop { pool: String, snaps: Vec<SnapId> },
     /// What time alone changes.
     Tick,
 }
@@ -107,6 +111,8 @@ pub fn execute(map: &ClusterMap, command: &Command, asker: &Asker) -> Result<Out
             pool::application(map, pool, application, *enable, now)
         }
         Command::PgpStep { pool, to } => pool_set::pgp_step(map, pool, *to, now),
+        Command::SnapMake { pool, snap } => snap::make(map, pool, *snap, now),
+        Command::SnapDrop { pool, snaps } => snap::drop_snaps(map, pool, snaps, now),
         Command::OsdBoot(boot) => osd_boot::boot(map, boot, now),
         Command::OsdStopping { osd, incarnation } => osd_down::stopping(map, *osd, *incarnation, now),
         Command::OsdDown { osds, dead } => osd_down::down(map, osds, *dead, now),

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use nacre_proto::ids::{Epoch, Incarnation, MonId, OsdId, PgId, PoolId, SessionId, Stamp, Uuid};
+use nacre_proto::ids::{Epoch, Incarnation, MonId, OsdId, PgId, PoolId, SessionId, SnapId, Stamp, Uuid};
 use nacre_proto::v1;
 use nacre_proto::v1::map_command::Verb;
 
@@ -192,6 +192,11 @@ impl TryFrom<v1::MapCommand> for Command {
                 enable: application.enable,
             },
             Verb::PgpStep(step) => Command::PgpStep { pool: step.pool, to: step.to },
+            Verb::SnapMake(make) => Command::SnapMake { pool: make.pool, snap: SnapId(make.snap) },
+            Verb::SnapDrop(drop) => {
+                bounded(drop.snaps.len())?;
+                Command::SnapDrop { pool: drop.pool, snaps: drop.snaps.into_iter().map(SnapId).collect() }
+            }
             Verb::OsdBoot(message) => Command::OsdBoot(boot(message)?),
             Verb::OsdStopping(stop) => Command::OsdStopping { osd: OsdId(stop.osd), incarnation: stop.incarnation },
             Verb::OsdDown(down) => Command::OsdDown { osds: osds(&down.osds)?, dead: down.dead },

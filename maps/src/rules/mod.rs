@@ -19,6 +19,7 @@ pub mod pg;
 pub mod pool;
 pub mod pool_set;
 pub mod setting;
+pub mod snap;
 #[cfg(test)]
 #[path = "rules_test.rs"]
 mod tests;

@@ -1,9 +1,10 @@
 //! Rules as an operator and an OSD meet them: what a command makes of a map, and what is refused with which words.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use nacre_crush::model::Weight;
-use nacre_proto::ids::{Epoch, Incarnation, PoolId, SessionId, Uuid};
+use nacre_proto::ids::{Epoch, Incarnation, PoolId, SessionId, SnapId, Uuid};
 
 use super::osd_boot::Boot;
 use super::osd_down::{FailureReport, Failures};
@@ -577,4 +578,24 @@ fn what_is_full_is_marked_once_and_unmarked_when_there_is_room() {
     // An OSD nobody knows changes nothing.
     let osds = vec![usage::OsdUsage { osd: OsdId(99), used: 10, total: 10 }];
     assert!(run(&map, Command::Usage { osds, pools: vec![] }, NOW).unwrap().increments.is_empty());
+}
+
+#[test]
+fn a_snapshot_number_is_given_once_and_a_dropped_one_is_remembered() {
+    let map = cluster(4, 2, 1, 8);
+    let pool = map.pools.get(&PoolId(1)).unwrap().name.clone();
+    let make = |snap| Command::SnapMake { pool: pool.clone(), snap: SnapId(snap) };
+    let drop =
+        |snaps: &[u64]| Command::SnapDrop { pool: pool.clone(), snaps: snaps.iter().map(|s| SnapId(*s)).collect() };
+    let map = done(&map, make(1), NOW);
+    let refused = refusal(&map, make(1), NOW);
+    assert!(refused.contains("ask for the next"), "{refused}");
+    let map = done(&map, make(2), NOW);
+    let refused = refusal(&map, drop(&[1, 3]), NOW);
+    assert!(refused.contains("never had a snapshot 3"), "{refused}");
+    let map = done(&map, drop(&[1]), NOW);
+    assert_eq!(*map.pools.get(&PoolId(1)).unwrap().removed_snaps, BTreeSet::from([SnapId(1)]));
+    assert!(run(&map, drop(&[1]), NOW).unwrap().increments.is_empty());
+    assert_eq!(map.pools.get(&PoolId(1)).unwrap().snap_seq, SnapId(2));
+    assert!(refusal(&map, make(u64::MAX), NOW).contains("the one after 2"));
 }

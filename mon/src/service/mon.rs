@@ -70,6 +70,9 @@ fn verb_name(verb: &Verb) -> (&'static str, Ops) {
         Some(Map::FlagClear(_)) => ("flag clear", Ops::ADMIN),
         Some(Map::Unfence(_)) => ("unfence", Ops::ADMIN),
         Some(Map::Fence(_)) => ("fence", Ops::ADMIN),
+        // Whoever may write objects needs numbers for the snapshots of what it writes.
+        Some(Map::SnapMake(_)) => ("snapshot make", Ops::WRITE),
+        Some(Map::SnapDrop(_)) => ("snapshot drop", Ops::WRITE),
         Some(Map::Revoke(_)) => ("cert revoke", Ops::ADMIN),
         _ => ("change the map", Ops::ADMIN),
     }

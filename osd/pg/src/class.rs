@@ -11,6 +11,7 @@
 //! Inputs and outputs are a wire format: one byte of version (1), then the fields of the type in the codec of
 //! [`crate::format`] (little-endian numbers, `u32` lengths). `fixtures/pg/class.txt` holds bytes of each, read by a test.
 
+pub mod image;
 pub mod lock;
 pub mod log;
 pub mod numops;
@@ -22,7 +23,8 @@ pub mod version;
 use bytes::Bytes;
 
 use crate::exec::{Stop, Workspace};
-use crate::format::{Codec, Reader};
+pub use crate::format::Codec;
+use crate::format::Reader;
 use crate::object::CLASS;
 use crate::op::OpError;
 
@@ -82,6 +84,7 @@ pub trait Class: Sync {
 
 /// All classes this release knows.
 pub const CLASSES: &[&dyn Class] = &[
+    &image::ImageClass,
     &lock::LockClass,
     &log::LogClass,
     &numops::NumOps,

@@ -1,8 +1,9 @@
 //! Each class: what it answers, what it refuses, and the bytes of its inputs.
 
 use bytes::Bytes;
-use nacre_proto::ids::SessionId;
+use nacre_proto::ids::{PoolId, SessionId, SnapId};
 
+use super::image::{Child, Flags, Held as HeldImage, Image, NewSnap, Note, Parent, Resize, Snap, Trimmed};
 use super::lock::{Assert, Break, Kind as LockKind, Lock, LockState, Named, Renew, Unlock};
 use super::log::{Append, LogLine, NewLine};
 use super::numops::Change;
@@ -294,6 +295,114 @@ fn what_a_class_keeps_is_not_among_the_users_xattrs() {
     assert_eq!(r[0], OpResult::Pairs { pairs: vec![(b("mine"), b("1"))], more: false });
 }
 
+fn parent() -> Parent {
+    Parent { pool: PoolId(2), namespace: b("ns"), image: 9, snap: SnapId(4), overlap: 4096 }
+}
+
+fn image() -> Image {
+    Image { id: 7, name: "disk".into(), size: 1 << 30, order: 22, parent: Some(parent()), ..Image::default() }
+}
+
+fn snap() -> Snap {
+    Snap { id: SnapId(3), name: "s".into(), size: 1 << 30, taken_ms: 5, parent: Some(parent()), group: Bytes::new() }
+}
+
+fn child() -> Child {
+    Child { snap: SnapId(3), pool: PoolId(2), namespace: b("ns"), image: 11 }
+}
+
+fn made() -> Bench {
+    let mut o = Bench::new();
+    o.call("image", "create", &image()).unwrap();
+    o
+}
+
+#[test]
+fn an_image_is_made_once_and_gives_back_what_it_was_given() {
+    let mut o = made();
+    assert_eq!(code_of(o.call("image", "create", &image())), code::EXISTS);
+    let held: HeldImage = out(o.call("image", "get", &0u64));
+    assert_eq!(held.image, Image { created_ms: 1000, change: 1, ..image() });
+    assert!(held.snaps.is_empty());
+    let mut odd = Bench::new();
+    assert_eq!(code_of(odd.call("image", "create", &Image { order: 9, ..image() })), code::MALFORMED);
+    assert_eq!(code_of(odd.call("image", "create", &Image { name: String::new(), ..image() })), code::MALFORMED);
+}
+
+#[test]
+fn an_image_that_shrank_does_not_grow_before_what_was_cut_off_is_gone() {
+    let mut o = made();
+    let size = |o: &mut Bench| out::<HeldImage>(o.call("image", "get", &0u64)).image;
+    assert_eq!(code_of(o.call("image", "resize", &Resize { size: 1, from: 2 })), code::CONDITION);
+    o.call("image", "resize", &Resize { size: 1024, from: 1 << 30 }).unwrap();
+    let shrunk = size(&mut o);
+    assert_eq!((shrunk.size, shrunk.trim_end), (1024, 1 << 30));
+    assert_eq!(shrunk.parent.unwrap().overlap, 1024, "the parent does not show through what was cut off");
+    assert_eq!(code_of(o.call("image", "resize", &Resize { size: 4096, from: 1024 })), code::CONDITION);
+    o.call("image", "resize", &Resize { size: 512, from: 1024 }).unwrap();
+    assert_eq!(size(&mut o).trim_end, 1 << 30, "a second cut does not forget the first");
+    assert_eq!(code_of(o.call("image", "trimmed", &Trimmed { size: 1024 })), code::CONDITION);
+    o.call("image", "trimmed", &Trimmed { size: 512 }).unwrap();
+    o.call("image", "resize", &Resize { size: 4096, from: 512 }).unwrap();
+    let grown = size(&mut o);
+    assert_eq!((grown.size, grown.trim_end, grown.parent.unwrap().overlap), (4096, 0, 512));
+}
+
+#[test]
+fn snapshots_of_an_image_have_names_of_their_own_and_rising_numbers() {
+    let mut o = made();
+    let new = |id, name: &str| NewSnap { id: SnapId(id), name: name.into(), group: Bytes::new() };
+    o.call("image", "snap_add", &new(3, "a")).unwrap();
+    assert_eq!(code_of(o.call("image", "snap_add", &new(4, "a"))), code::EXISTS);
+    assert_eq!(code_of(o.call("image", "snap_add", &new(3, "b"))), code::CONDITION);
+    o.call("image", "resize", &Resize { size: 2048, from: 1 << 30 }).unwrap();
+    o.call("image", "snap_add", &new(5, "b")).unwrap();
+    assert_eq!(code_of(o.call("image", "snap_rename", &new(5, "a"))), code::EXISTS);
+    o.call("image", "snap_rename", &new(5, "c")).unwrap();
+    let held: HeldImage = out(o.call("image", "get", &0u64));
+    let seen: Vec<_> = held.snaps.iter().map(|s| (s.id.0, s.name.as_str(), s.size)).collect();
+    assert_eq!(seen, [(3, "a", 1 << 30), (5, "c", 2048)]);
+    o.call("image", "revert", &3u64).unwrap();
+    let back = out::<HeldImage>(o.call("image", "get", &0u64)).image;
+    assert_eq!((back.size, back.parent), (1 << 30, Some(parent())));
+    assert_eq!(code_of(o.call("image", "remove", &0u64)), code::BUSY);
+    o.call("image", "snap_remove", &5u64).unwrap();
+    assert_eq!(code_of(o.call("image", "snap_remove", &5u64)), code::ABSENT);
+    o.call("image", "snap_remove", &3u64).unwrap();
+    // A number that was used stays used.
+    assert_eq!(code_of(o.call("image", "snap_add", &new(5, "d"))), code::CONDITION);
+    o.call("image", "remove", &0u64).unwrap();
+    assert!(o.info.is_none());
+}
+
+#[test]
+fn a_snapshot_with_a_child_stays() {
+    let mut o = made();
+    assert_eq!(code_of(o.call("image", "child_add", &child())), code::ABSENT);
+    o.call("image", "snap_add", &NewSnap { id: SnapId(3), name: "a".into(), group: Bytes::new() }).unwrap();
+    o.call("image", "child_add", &child()).unwrap();
+    assert_eq!(code_of(o.call("image", "snap_remove", &3u64)), code::BUSY);
+    let (list, more): (Vec<(Bytes, Child)>, bool) =
+        out(o.call("image", "children", &Page { after: Bytes::new(), max: 9 }));
+    assert_eq!((list.into_iter().map(|(_, c)| c).collect::<Vec<_>>(), more), (vec![child()], false));
+    o.call("image", "child_remove", &child()).unwrap();
+    o.call("image", "snap_remove", &3u64).unwrap();
+}
+
+#[test]
+fn notes_and_flags_of_an_image_come_back() {
+    let mut o = made();
+    for (key, value) in [("b", "2"), ("a", "1"), ("b", "")] {
+        o.call("image", "note_set", &Note { key: key.into(), value: value.into() }).unwrap();
+    }
+    let (list, _): (Vec<(Bytes, Note)>, bool) = out(o.call("image", "notes", &Page { after: Bytes::new(), max: 9 }));
+    assert_eq!(list.into_iter().map(|(_, n)| (n.key, n.value)).collect::<Vec<_>>(), [("a".into(), "1".into())]);
+    o.call("image", "flags", &Flags { set: 3, clear: 1 }).unwrap();
+    assert_eq!(out::<HeldImage>(o.call("image", "get", &0u64)).image.flags, 2);
+    let long = Note { key: "k".into(), value: "v".repeat(4097) };
+    assert_eq!(code_of(o.call("image", "note_set", &long)), code::LIMIT);
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -326,7 +435,18 @@ fn inputs_have_the_bytes_they_always_had() {
         ("log.trim", encode(&b("0123456789abcdef"))),
         ("timeindex.add", encode(&Set { entries: vec![entry] })),
         ("timeindex.trim", encode(&(1u64, 2u64))),
-        ("timeindex.list", encode(&((1u64, 2u64), page))),
+        ("timeindex.list", encode(&((1u64, 2u64), page.clone()))),
+        ("image.create", encode(&image())),
+        ("image.resize", encode(&Resize { size: 8, from: 4 })),
+        ("image.trimmed", encode(&Trimmed { size: 4 })),
+        ("image.snap_add", encode(&NewSnap { id: SnapId(3), name: "s".into(), group: b("g") })),
+        ("image.snap_remove", encode(&3u64)),
+        ("image.flags", encode(&Flags { set: 1, clear: 2 })),
+        ("image.child_add", encode(&child())),
+        ("image.note_set", encode(&Note { key: "k".into(), value: "v".into() })),
+        ("image.children", encode(&page)),
+        ("image.head", crate::format::seal(crate::format::Kind::Image, &image())),
+        ("image.snap", crate::format::seal(crate::format::Kind::ImageSnap, &snap())),
     ];
     let now: Vec<String> = now.into_iter().map(|(name, bytes)| format!("{name} {}", hex(&bytes))).collect();
     let kept: Vec<&str> =

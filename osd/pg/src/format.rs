@@ -310,6 +310,10 @@ pub enum Kind {
     Temp = 0x4e07,
     /// The end of the trimmed part of the log.
     Tail = 0x4e08,
+    /// The head of a block image.
+    Image = 0x4e09,
+    /// A snapshot of a block image.
+    ImageSnap = 0x4e0a,
 }
 
 /// Format version 1: the first.

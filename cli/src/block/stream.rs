@@ -1,0 +1,247 @@
+//! `nacre block export`, `import`, `diff`: images into files and back.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use nacre_block::stream::Head;
+use nacre_block::{Image, Use, create};
+use serde_json::json;
+
+use super::snap::shown;
+use super::{At, Spot, bytes, size};
+use crate::output::{Align, JsonFlag, Out, Table};
+use crate::run::{Run, Verdict};
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// The bytes of the disk, as they are.
+    Raw,
+    /// Nacre's own: with checksums, sparse, able to hold a difference.
+    Stream,
+}
+
+/// Write an image or a snapshot to a file, or what changed since an older snapshot.
+#[derive(Args)]
+pub(super) struct Export {
+    #[command(flatten)]
+    at: At,
+    /// The image, or POOL/IMAGE@SNAPSHOT.
+    image: Spot,
+    /// The file; - writes standard output.
+    file: PathBuf,
+    /// What to write.
+    #[arg(long, value_enum, default_value_t = Form::Stream)]
+    form: Form,
+    /// Only what changed since this snapshot of the same image (a stream).
+    #[arg(long, value_name = "SNAPSHOT")]
+    from: Option<String>,
+}
+
+/// Passes over zeros in a new file.
+fn skip(file: Option<&File>) -> impl FnMut(&mut dyn Write, u64) -> std::io::Result<bool> + use<> {
+    let file = file.and_then(|file| file.try_clone().ok());
+    move |out, len| match &file {
+        // What is buffered belongs before the gap.
+        Some(file) => {
+            out.flush()?;
+            let mut file: &File = file;
+            file.seek(SeekFrom::Current(i64::try_from(len).unwrap_or(i64::MAX)))?;
+            Ok(true)
+        }
+        None => Ok(false),
+    }
+}
+
+impl Run for Export {
+    fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
+        if self.form == Form::Raw && self.from.is_some() {
+            anyhow::bail!("a difference cannot be written raw: leave out --form or --from");
+        }
+        let to_file = self.file.as_os_str() != "-";
+        let file = match to_file {
+            true => Some(File::create(&self.file).with_context(|| format!("making {}", self.file.display()))?),
+            false => None,
+        };
+        self.at.with(|cluster| async move {
+            let image = self.image.open(&cluster).await?;
+            let plain = match &file {
+                Some(file) => file.metadata()?.is_file(),
+                None => false,
+            };
+            let mut skip = skip(file.as_ref().filter(|_| plain));
+            let mut into: Box<dyn Write> = match &file {
+                Some(file) => Box::new(BufWriter::with_capacity(1 << 20, file.try_clone()?)),
+                None => Box::new(out),
+            };
+            let progress = shown("exporting");
+            match (self.form, &self.from) {
+                (Form::Raw, _) => image.export_raw(&mut into, &mut skip, progress).await?,
+                (Form::Stream, from) => {
+                    let older = match from {
+                        Some(from) => {
+                            let pool = self.image.room.open(&cluster).await?;
+                            Some(Image::open_snapshot(&pool, &self.image.image, from).await?)
+                        }
+                        None => None,
+                    };
+                    let older = older.as_ref().zip(from.as_deref());
+                    let to = self.image.snapshot.clone().unwrap_or_default();
+                    image.export(older, &to, &mut into, progress).await?;
+                }
+            }
+            into.flush()?;
+            drop(into);
+            if let Some(file) = &file {
+                if plain && self.form == Form::Raw {
+                    // Zeros at the end were passed over.
+                    file.set_len(image.size())?;
+                }
+                file.sync_all().or_else(|error| if plain { Err(error) } else { Ok(()) })?;
+            }
+            Ok(())
+        })?;
+        Ok(Verdict::Good)
+    }
+}
+
+/// Make an image of a file, or bring one forward by a difference.
+///
+/// A difference (a stream that was exported with --from) is applied to the image that is there: it must have the snapshot
+/// that the difference begins with, and gets the one that it leads to.
+#[derive(Args)]
+pub(super) struct Import {
+    #[command(flatten)]
+    at: At,
+    /// The file; - reads standard input.
+    file: PathBuf,
+    /// The image.
+    image: Spot,
+    /// What the file holds.
+    #[arg(long, value_enum, default_value_t = Form::Stream)]
+    form: Form,
+    /// How large the image is to be; needed to read raw bytes from standard input.
+    #[arg(long, short, value_parser = size)]
+    size: Option<u64>,
+}
+
+fn opened(path: &Path) -> anyhow::Result<(Box<dyn Read>, Option<u64>)> {
+    if path.as_os_str() == "-" {
+        return Ok((Box::new(BufReader::with_capacity(1 << 20, std::io::stdin())), None));
+    }
+    let mut file = File::open(path).with_context(|| format!("opening {}", path.display()))?;
+    // Also of a device.
+    let length = file.seek(SeekFrom::End(0))?;
+    file.rewind()?;
+    Ok((Box::new(BufReader::with_capacity(1 << 20, file)), Some(length)))
+}
+
+impl Run for Import {
+    fn run(self, _out: &mut Out) -> anyhow::Result<Verdict> {
+        let name = self.image.whole()?.to_owned();
+        let (mut from, length) = opened(&self.file)?;
+        self.at.with(|cluster| async move {
+            let pool = self.image.room.open(&cluster).await?;
+            let head = match self.form {
+                Form::Stream => Head::read(&mut from)?,
+                Form::Raw => {
+                    let size = self.size.or(length.map(|length| length.next_multiple_of(512)));
+                    let size = size.context("--size is needed: the length of standard input is not known before")?;
+                    Head { size, order: create::ORDER, ..Head::default() }
+                }
+            };
+            let new = head.from.is_empty();
+            if new {
+                create::create(&pool, &name, head.size, head.order).await?;
+            }
+            let image = Image::open_for(&pool, &name, Use::Write).await?;
+            let total = head.size;
+            let done = async {
+                match self.form {
+                    Form::Raw => {
+                        image.import_raw(&mut from, shown("importing")).await?;
+                        if from.read(&mut [0])? > 0 {
+                            anyhow::bail!("the file is longer than the image of {}", bytes(total));
+                        }
+                    }
+                    Form::Stream => {
+                        if !new {
+                            if !image.snapshots().iter().any(|snap| snap.name == head.from) {
+                                anyhow::bail!(
+                                    "the difference begins with snapshot {}, which {} does not have; nothing was changed",
+                                    head.from, self.image
+                                );
+                            }
+                            if image.snapshots().iter().any(|snap| snap.name == head.to) {
+                                anyhow::bail!("{} has snapshot {} already; nothing was changed", self.image, head.to);
+                            }
+                            image.resize(head.size, true).await?;
+                        }
+                        let mut progress = shown("importing");
+                        image.apply(&mut from, |done| progress(done, total)).await?;
+                        if !head.to.is_empty() {
+                            image.snapshot(&head.to).await?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            .await;
+            image.close().await?;
+            if done.is_err() && new {
+                // Half an image is worse than none.
+                create::remove(&pool, &name).await.context("removing what was imported so far")?;
+            }
+            done
+        })?;
+        Ok(Verdict::Good)
+    }
+}
+
+/// Show which ranges of an image, or of a snapshot, changed since an older snapshot.
+#[derive(Args)]
+#[command(after_long_help = "\
+Found by the versions of the image's objects, without reading them: a range is where bytes may differ.
+--json: [{offset, length}]")]
+pub(super) struct Diff {
+    #[command(flatten)]
+    at: At,
+    /// The image, or POOL/IMAGE@SNAPSHOT.
+    image: Spot,
+    /// The older snapshot; left out: what holds anything at all.
+    #[arg(long, value_name = "SNAPSHOT")]
+    from: Option<String>,
+    #[command(flatten)]
+    json: JsonFlag,
+}
+
+impl Run for Diff {
+    fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
+        let json = self.json.json;
+        let ranges = self.at.with(|cluster| async move {
+            let image = self.image.open(&cluster).await?;
+            let older = match &self.from {
+                Some(from) => {
+                    let pool = self.image.room.open(&cluster).await?;
+                    Some(Image::open_snapshot(&pool, &self.image.image, from).await?)
+                }
+                None => None,
+            };
+            Ok(image.changed_since(older.as_ref()).await?)
+        })?;
+        if json {
+            let line = |range: &nacre_block::diff::Range| json!({ "offset": range.offset, "length": range.len });
+            out.json(&ranges.iter().map(line).collect::<Vec<_>>())?;
+            return Ok(Verdict::Good);
+        }
+        let mut table = Table::new(&[("OFFSET", Align::Right), ("LENGTH", Align::Right)]);
+        for range in ranges {
+            table.row([range.offset.to_string(), range.len.to_string()]);
+        }
+        table.print(out)?;
+        Ok(Verdict::Good)
+    }
+}

@@ -1,0 +1,50 @@
+//! Block images: disks made of objects, that outlive their machines.
+//!
+//! An image is a header object, data objects of one size, and an entry in the directory of its pool and namespace. What
+//! the header says changes only through the class `image` at the OSD, so that two who change it cannot undo each other.
+//! Everything here stands on what [`nacre_client`] offers anyone.
+//!
+//! - [`directory`]: names of images, and the trash.
+//! - [`mod@create`]: images made, cloned, resized, removed.
+//! - [`image`]: an open image: read, write, zero, flush.
+//! - `copy`: deep copies, and holes made where zeros are stored.
+//! - `header`, `layout`: the header's methods; which object holds which bytes.
+//! - `object`: what reading and writing one object means when a parent shows through.
+//! - `cache`: writes answered before they are durable, where that is wanted.
+//! - [`owner`]: one writer at a time: taken, handed over, taken away.
+//! - [`snapshot`]: snapshots, rollback, flatten. [`diff`]: what changed between two of them.
+//! - [`group`]: snapshots of several images at one moment.
+//! - [`limit`], [`meter`]: what a user of an image may do in a second, and what it did.
+//! - [`stream`]: images as streams of bytes.
+//! - [`export`]: images as NBD volumes.
+//!
+//! Promises:
+//! 1. A write that was answered is durable on every replica; with write-back, it is after the next flush.
+//! 2. Who opened an image for writing is the only one who writes, until it lets go or its session is fenced; after a
+//!    fence nothing of it lands any more.
+//! 3. What was discarded, cut off or never written reads as zeros, also after a crash in the middle of any operation.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod cache;
+mod copy;
+pub mod create;
+pub mod diff;
+pub mod directory;
+mod error;
+pub mod export;
+pub mod group;
+mod header;
+pub mod image;
+mod layout;
+pub mod limit;
+pub mod meter;
+mod object;
+pub mod owner;
+pub mod snapshot;
+pub mod stream;
+
+pub use error::Error;
+pub use image::{Image, Use};
+pub use nacre_client::class::image::{Child, Held, Parent, Snap};

@@ -3,7 +3,7 @@
 //!
 //! - [`image`]: images as they are. [`snap`]: their snapshots, clones. [`trash`]: what is on its way out.
 //! - [`stream`]: images into files and back. [`group`]: several at one moment.
-//! - [`bench`], [`top`]: how fast one is, and who is busy.
+//! - [`mod@bench`], [`top`]: how fast one is, and who is busy.
 
 mod bench;
 mod group;

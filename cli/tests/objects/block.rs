@@ -95,7 +95,7 @@ fn at_last(program: &str, args: &[&str]) {
 
 /// Between two looks.
 fn moment(time: Duration) {
-    runtime().block_on(tokio::time::sleep(time));
+    runtime().block_on(async { tokio::time::sleep(time).await });
 }
 
 fn runtime() -> tokio::runtime::Runtime {

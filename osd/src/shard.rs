@@ -304,7 +304,7 @@ impl<O: Outside> Shard<O> {
                     let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
                     *reports = self.groups.iter().map(|(pg, (_, group))| (*pg, group.report())).collect();
                 }
-                let (count, oldest) = self.ops.late(self.now());
+                let (count, oldest) = self.ops.late(self.now(), self.tuning.slow_after);
                 let why = oldest.map(|pg| format!("the oldest in pg {pg}: {}", self.cause(pg)));
                 *self.late.lock().unwrap_or_else(PoisonError::into_inner) = (count, why.unwrap_or_default());
                 self.begin_scrubs();

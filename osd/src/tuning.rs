@@ -19,6 +19,8 @@ pub(crate) struct Tuning {
     /// How often each group's metadata, and its bytes, are compared.
     pub(crate) scrub_every: Duration,
     pub(crate) deep_every: Duration,
+    /// From when on an operation counts as slow.
+    pub(crate) slow_after: Duration,
     /// From when on space is short.
     pub(crate) full: FullRatios,
 }
@@ -47,6 +49,7 @@ impl Tuning {
             scrubs: number("osd.scrub.max", 1) as usize,
             scrub_every: span("osd.scrub.interval", Duration::from_secs(24 * 3600)),
             deep_every: span("osd.scrub.deep_interval", Duration::from_secs(7 * 24 * 3600)),
+            slow_after: span("osd.op.slow_after", Duration::from_secs(5)),
             full: FullRatios {
                 near: share("osd.nearfull.ratio", or.near),
                 backfill: share("osd.backfillfull.ratio", or.backfill),

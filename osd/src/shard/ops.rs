@@ -8,6 +8,7 @@
 //! - *replicated*: it is durable here, and the others have not all said that it is there.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use nacre_pg::io::{Time, TxnId};
 use nacre_pg::log::ReqId;
@@ -19,8 +20,6 @@ use serde_json::{Value, json};
 const RECENT: usize = 200;
 /// What takes longer is remembered apart, so that a flood of quick ones does not wash it away.
 const SLOW: u64 = 1_000_000_000;
-/// What is open for longer is told to the monitors, and through them to the operator.
-const LATE: u64 = 5 * SLOW;
 
 /// One operation.
 #[derive(Clone, Debug)]
@@ -119,9 +118,10 @@ impl Ops {
         self.journal.retain(|(of, _), _| *of != pg);
     }
 
-    /// How many are open for longer than [`LATE`], and the pg of the oldest.
-    pub(super) fn late(&self, now: Time) -> (usize, Option<PgId>) {
-        let late = self.open.values().filter(|entry| now.0.saturating_sub(entry.asked) >= LATE);
+    /// How many are open for longer than this, and the pg of the oldest.
+    pub(super) fn late(&self, now: Time, after: Duration) -> (usize, Option<PgId>) {
+        let after = u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        let late = self.open.values().filter(|entry| now.0.saturating_sub(entry.asked) >= after);
         let oldest = late.clone().min_by_key(|entry| entry.asked).map(|entry| entry.pg);
         (late.count(), oldest)
     }
@@ -215,9 +215,10 @@ mod tests {
     fn the_slow_are_counted_and_outlive_the_quick() {
         let mut ops = Ops::default();
         begin(&mut ops, 1, 0);
-        assert_eq!(ops.late(Time(LATE - 1)).0, 0);
-        assert_eq!(ops.late(Time(LATE)), (1, Some(PgId { pool: PoolId(1), seed: 3 })));
-        ops.end(OpId(1), Time(LATE));
+        let after = Duration::from_nanos(SLOW);
+        assert_eq!(ops.late(Time(SLOW - 1), after).0, 0);
+        assert_eq!(ops.late(Time(SLOW), after), (1, Some(PgId { pool: PoolId(1), seed: 3 })));
+        ops.end(OpId(1), Time(SLOW));
         for id in 2..500 {
             begin(&mut ops, id, 0);
             ops.end(OpId(id), Time(2 * MS));

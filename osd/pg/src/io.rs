@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nacre_proto::ids::{ObjectId, OsdId, PgId, SessionId, SnapId};
+use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SessionId, SnapId};
 use nacre_proto::txn::Transaction;
 
 use crate::codec_enum;
@@ -233,6 +233,10 @@ pub struct Report {
     pub findings: crate::Findings,
     /// Counts.
     pub stats: Stats,
+    /// The map all this is under.
+    pub epoch: Epoch,
+    /// Copies still to be made.
+    pub lacking: crate::Lacking,
 }
 
 /// What a step is given and where it leaves what it asks.

@@ -32,7 +32,7 @@ pub mod view;
 pub mod wire;
 
 pub use io::{Input, Output, Step};
-pub use pg::{Damage, Findings, PlacementGroup, Stored, TRANSITIONS};
+pub use pg::{Damage, Findings, Lacking, PlacementGroup, Stored, TRANSITIONS};
 
 #[cfg(test)]
 mod table_test;

@@ -17,6 +17,7 @@ mod copy;
 mod explain;
 mod interval;
 mod keep;
+mod lacking;
 mod operate;
 mod peering;
 mod piece;
@@ -48,6 +49,7 @@ use crate::view::{PastIntervals, View};
 
 pub(crate) use context::{Context, Running};
 pub use keep::Stored;
+pub use lacking::Lacking;
 pub(crate) use peering::Primary;
 use piece::Piece;
 pub use scrub::{Damage, Findings};
@@ -441,6 +443,8 @@ impl PlacementGroup {
             why: self.explain(),
             info: self.info.clone(),
             stats: self.info.stats,
+            epoch: self.view.epoch,
+            lacking: self.lacking(),
         }
     }
 

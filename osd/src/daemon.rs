@@ -35,6 +35,7 @@ use nacre_store::{DiskStore, Fullness, Identity, ObjectStore, StoreConfig, Store
 use tokio::sync::{mpsc, oneshot};
 
 use crate::courier::Couriers;
+use crate::load::Load;
 use crate::maplog::MapLog;
 use crate::pulse::Pulse;
 use crate::service::{Desk, Guest};
@@ -210,6 +211,7 @@ struct Running {
     events: mpsc::UnboundedSender<Event>,
     reports: Reports,
     late: Late,
+    load: Arc<Load>,
     store: Arc<DiskStore>,
     boot: OsdBoot,
     booting: Arc<AtomicBool>,
@@ -315,6 +317,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         events,
         reports,
         late: Late::default(),
+        load: Arc::default(),
         store,
         boot,
         booting: Arc::default(),
@@ -335,6 +338,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
             }
         }
     });
+    running.load = shard.work();
     let shard = tokio::spawn(shard.run(queue));
     let serving = tokio::spawn({
         let desk = Arc::clone(&running.desk);
@@ -546,6 +550,7 @@ impl Running {
             slow_why: late.1,
             disk_errors: 0,
             pgs,
+            load: Some(self.load.message()),
         };
         let monitors = Arc::clone(&self.monitors);
         tokio::spawn(async move {
@@ -596,7 +601,9 @@ async fn execute(monitors: &MonClient, verb: Map) -> Result<(), Status> {
 fn line(report: &Report, view: &View) -> PgReport {
     let mut state = match report.state {
         "active" if report.clean => PgState::ACTIVE | PgState::CLEAN,
-        "active" => PgState::ACTIVE | PgState::DEGRADED,
+        "active" if report.lacking.degraded > 0 => PgState::ACTIVE | PgState::DEGRADED,
+        "active" if report.lacking.misplaced > 0 => PgState::ACTIVE | PgState::BACKFILLING,
+        "active" => PgState::ACTIVE,
         "down" | "incomplete" => PgState::DOWN,
         _ => PgState::PEERING,
     };
@@ -604,9 +611,12 @@ fn line(report: &Report, view: &View) -> PgReport {
     PgReport {
         pg: report.pg.to_string(),
         state: state.bits(),
-        epoch: view.epoch.0,
+        epoch: report.epoch.0,
         objects: report.stats.objects,
         bytes: report.stats.bytes,
+        degraded: report.lacking.degraded,
+        misplaced: report.lacking.misplaced,
+        unfound: report.unfound,
         why: report.why.clone(),
         ..PgReport::default()
     }

@@ -4,6 +4,7 @@
 //! - [`shard`]: the task that owns groups and steps them.
 //! - [`reads`]: what groups read, as calls on the store.
 //! - [`courier`], [`service`]: what goes out to other OSDs, what comes in from anybody.
+//! - [`load`]: what clients make it do, in counts.
 //! - [`maplog`]: the maps on disk. [`daemon`]: the process. [`pulse`]: its sign
 //!   of life.
 //!
@@ -14,6 +15,7 @@
 
 pub mod courier;
 pub mod daemon;
+pub mod load;
 pub mod maplog;
 pub mod pulse;
 pub mod reads;

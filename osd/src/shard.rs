@@ -43,6 +43,7 @@ pub use follow::oldest_epoch;
 use ops::Ops;
 use room::{RETRY, Scrubbed, Stuck};
 
+use crate::load::{Load, Meter};
 use crate::reads;
 use crate::sight::{History, Sight};
 use crate::slots::Slots;
@@ -120,7 +121,8 @@ pub struct Shard<O> {
     /// The last transaction of each group.
     submitted: BTreeMap<PgId, TxnId>,
     early: VecDeque<(Epoch, Event)>,
-    waiting: BTreeMap<OpId, Responder>,
+    waiting: BTreeMap<OpId, (Responder, Meter)>,
+    load: Arc<Load>,
     ops: Ops,
     late: Late,
     /// When the step that is being carried out began.
@@ -176,6 +178,7 @@ impl<O: Outside> Shard<O> {
             ops: Ops::default(),
             late: Late::default(),
             stepped: Time(0),
+            load: Arc::default(),
             next_op: 0,
             timers: BinaryHeap::new(),
             armed: HashMap::new(),
@@ -198,6 +201,11 @@ impl<O: Outside> Shard<O> {
     /// Where to read which operations are late; as new as the last [`Event::Report`].
     pub fn late(&self) -> Late {
         Arc::clone(&self.late)
+    }
+
+    /// What clients make it do.
+    pub fn work(&self) -> Arc<Load> {
+        Arc::clone(&self.load)
     }
 
     /// Runs until told to stop.
@@ -442,7 +450,8 @@ impl<O: Outside> Shard<O> {
 
     fn answer(&mut self, op: OpId, reply: &Reply) {
         self.ops.end(op, self.stepped);
-        if let Some(responder) = self.waiting.remove(&op) {
+        if let Some((responder, meter)) = self.waiting.remove(&op) {
+            self.load.end(&meter, reply);
             responder.ok(Bytes::new(), wire::encode(reply), None);
         }
     }
@@ -466,16 +475,21 @@ impl<O: Outside> Shard<O> {
         }
         let id = OpId(self.next_op);
         self.next_op += 1;
+        let meter = self.load.begin(&ask.ops);
         let (pg, op) = ask.into_op(id);
         match self.groups.get(&pg) {
             Some((core, _)) => {
                 let (now, queued) = (self.now(), at.elapsed());
                 let asked = Time(now.0.saturating_sub(u64::try_from(queued.as_nanos()).unwrap_or(0)));
                 self.ops.begin(pg, &op, asked, now);
-                self.waiting.insert(id, responder);
+                self.waiting.insert(id, (responder, meter));
                 self.work.push_back((pg, *core, Input::Op(op)));
             }
-            None => responder.ok(Bytes::new(), wire::encode(&Reply::Again { epoch: self.epoch() }), None),
+            None => {
+                let again = Reply::Again { epoch: self.epoch() };
+                self.load.end(&meter, &again);
+                responder.ok(Bytes::new(), wire::encode(&again), None);
+            }
         }
     }
 

@@ -40,7 +40,7 @@ fn pgs(find: &mut Findings<'_>) {
         unknown,
         |count| format!("nobody reports of {count} pgs"),
         "whether they serve is not known; if their OSDs are all down, they do not",
-        "bring up the OSDs they lie on: `nacre pg map PG` names them",
+        "bring up the OSDs they lie on: `nacre pg ls` names them",
     );
     let idle = known.iter().filter(|(_, report)| !report.state.contains(PgState::ACTIVE));
     let details = idle

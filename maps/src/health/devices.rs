@@ -50,7 +50,7 @@ fn down(find: &mut Findings<'_>) {
         details,
         |count| format!("{count} OSDs are down and their data has not been rebuilt elsewhere yet"),
         "their pgs keep fewer copies",
-        "start them (`systemctl start nacre-osd@N` on their host, or `nacre restart osd.N`); if a disk is dead, `nacre osd out N` rebuilds its data now",
+        "start them (`systemctl start nacre-osd@N` on their host, or `nacre restart osd.N`); if a disk is dead, `nacre osd out N` rebuilds its data now, `nacre osd replace N` takes a new one",
     );
     let mut buckets = Vec::new();
     let shadows = map.crush.shadow_ids();
@@ -151,7 +151,7 @@ fn full(find: &mut Findings<'_>) {
         details,
         |count| format!("{count} OSDs met checksum or disk errors"),
         "what was damaged is repaired from other copies; the disk may be dying",
-        "look at the disk (`smartctl -a`), replace it: `nacre osd out N`, wait, `nacre osd rm N`",
+        "look at the disk (`smartctl -a`), exchange it: `nacre osd drain N`, then `nacre osd replace N`",
     );
     let slow = reports.osds.iter().filter(|(_, report)| report.slow_ops > 0);
     let details =

@@ -49,7 +49,9 @@ pub enum Command {
     Usage { osds: Vec<OsdUsage>, pools: Vec<PoolUsage> },
     /// Its data is gone for good.
     OsdLost { osd: OsdId, confirm: bool },
-    /// Forgets an OSD that holds nothing. `safe` is what [`osd_remove::safe_to_destroy`] said by the pgs' reports.
+    /// Its disk is exchanged. `safe` is what [`super::osd_safe::safe_to_replace`] said by the pgs' reports.
+    OsdDestroy { osd: OsdId, safe: bool, force: bool },
+    /// Forgets an OSD that holds nothing. `safe` is what [`super::osd_safe::safe_to_destroy`] said by the pgs' reports.
     OsdRemove { osd: OsdId, safe: bool, force: bool },
     /// Places a pg by hand; none = as computed.
     Upmap { pg: PgId, osds: Vec<OsdId> },
@@ -125,6 +127,7 @@ pub fn execute(map: &ClusterMap, command: &Command, asker: &Asker) -> Result<Out
         Command::OsdClass { osd, class } => location::set_class(map, *osd, class, now),
         Command::Usage { osds, pools } => Ok(usage::note(map, osds, pools, now)),
         Command::OsdLost { osd, confirm } => osd_remove::lost(map, *osd, *confirm, now),
+        Command::OsdDestroy { osd, safe, force } => osd_remove::destroy(map, *osd, *safe, *force, now),
         Command::OsdRemove { osd, safe, force } => osd_remove::remove(map, *osd, *safe, *force, now),
         Command::Upmap { pg, osds } => pg::upmap(map, *pg, osds, now),
         Command::UpmapItems { pg, items } => pg::upmap_items(map, *pg, items, now),

@@ -88,23 +88,44 @@ pub fn beacon(beacon: v1::OsdBeacon) -> Result<(OsdReport, Vec<(PgId, PgReport)>
         slow_why: beacon.slow_why,
         disk_errors: beacon.disk_errors,
     };
-    let pg = |pg: v1::PgReport| -> Result<(PgId, PgReport), RuleError> {
-        let report = PgReport {
-            state: PgState::from_bits_truncate(pg.state),
-            epoch: Epoch(pg.epoch),
-            at: Stamp(0),
-            objects: pg.objects,
-            bytes: pg.bytes,
-            degraded: pg.degraded,
-            misplaced: pg.misplaced,
-            unfound: pg.unfound,
-            scrubbed: Stamp(pg.scrubbed_ms),
-            deep_scrubbed: Stamp(pg.deep_scrubbed_ms),
-            why: pg.why,
-        };
-        Ok((pg.pg.parse()?, report))
+    Ok((report, beacon.pgs.into_iter().map(pg_report).collect::<Result<_, _>>()?))
+}
+
+/// Reads what is said of a pg.
+pub fn pg_report(pg: v1::PgReport) -> Result<(PgId, PgReport), RuleError> {
+    let report = PgReport {
+        state: PgState::from_bits_truncate(pg.state),
+        epoch: Epoch(pg.epoch),
+        at: Stamp(0),
+        objects: pg.objects,
+        bytes: pg.bytes,
+        degraded: pg.degraded,
+        misplaced: pg.misplaced,
+        unfound: pg.unfound,
+        scrubbed: Stamp(pg.scrubbed_ms),
+        deep_scrubbed: Stamp(pg.deep_scrubbed_ms),
+        why: pg.why,
     };
-    Ok((report, beacon.pgs.into_iter().map(pg).collect::<Result<_, _>>()?))
+    Ok((pg.pg.parse()?, report))
+}
+
+impl PgReport {
+    /// As it crosses the wire.
+    pub fn message(&self, pg: PgId) -> v1::PgReport {
+        v1::PgReport {
+            pg: pg.to_string(),
+            state: self.state.bits(),
+            epoch: self.epoch.0,
+            objects: self.objects,
+            bytes: self.bytes,
+            degraded: self.degraded,
+            misplaced: self.misplaced,
+            unfound: self.unfound,
+            scrubbed_ms: self.scrubbed.0,
+            deep_scrubbed_ms: self.deep_scrubbed.0,
+            why: self.why.clone(),
+        }
+    }
 }
 
 /// Reads failure reports as of `now`; those who answer again are in the second list.
@@ -219,6 +240,9 @@ impl TryFrom<v1::MapCommand> for Command {
                 }
             }
             Verb::OsdLost(lost) => Command::OsdLost { osd: OsdId(lost.osd), confirm: lost.confirm },
+            Verb::OsdDestroy(destroy) => {
+                Command::OsdDestroy { osd: OsdId(destroy.osd), safe: destroy.safe, force: destroy.force }
+            }
             Verb::OsdRemove(remove) => {
                 Command::OsdRemove { osd: OsdId(remove.osd), safe: remove.safe, force: remove.force }
             }

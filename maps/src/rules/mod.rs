@@ -15,6 +15,7 @@ pub mod osd_boot;
 pub mod osd_down;
 pub mod osd_in;
 pub mod osd_remove;
+pub mod osd_safe;
 pub mod pg;
 pub mod pool;
 pub mod pool_set;

@@ -103,6 +103,13 @@ fn check_disk(map: &ClusterMap, boot: &Boot) -> Result<(), RuleError> {
         ));
     }
     let Some(info) = map.osd_info.get(osd) else { return Ok(()) };
+    let destroyed = map.osds.get(osd).is_some_and(|state| state.flags.contains(OsdFlags::DESTROYED));
+    if destroyed && info.uuid == boot.info.uuid {
+        return Err(refused(
+            format!("{osd} was given up to be replaced, and this is its old disk"),
+            "make a new store for it; data of the old one is rebuilt from its copies",
+        ));
+    }
     let reusable = map.osds.get(osd).is_none_or(|state| state.flags.contains(OsdFlags::DESTROYED));
     if info.uuid != boot.info.uuid && !reusable {
         return Err(refused(
@@ -154,7 +161,8 @@ fn come_up(map: &ClusterMap, boot: &Boot, now: Stamp) -> Result<Outcome, RuleErr
     let mut state = map.osds.get(osd).cloned().unwrap_or(fresh.clone());
     let mut notes = Vec::new();
     if state.flags.contains(OsdFlags::DESTROYED) {
-        let weight = if state.weight > Weight::ZERO { state.weight } else { Weight::ONE };
+        let before = [state.weight, state.weight_before_out, Weight::ONE];
+        let weight = before.into_iter().find(|weight| *weight > Weight::ZERO).unwrap_or(Weight::ONE);
         state = OsdState { weight, affinity: state.affinity, up_thru: state.up_thru, down_at: state.down_at, ..fresh };
     }
     if state.flags.contains(OsdFlags::NEW) {

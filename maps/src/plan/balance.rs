@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use nacre_crush::model::{CrushMap, ItemId, Step, TypeId};
 use nacre_proto::ids::{OsdId, PgId, PoolId};
 
-use crate::map::{ClusterMap, OsdState, Pool};
+use crate::map::{ClusterMap, OsdFlags, OsdState, Pool};
 use crate::placement::Placement;
 use crate::rules::Command;
 use crate::settings::MonSettings;
@@ -27,6 +27,22 @@ pub struct Plan {
     pub worst_before: i64,
     /// ... and after.
     pub worst_after: i64,
+    /// Bytes that move, as far as it is known what pgs hold.
+    pub bytes: u64,
+}
+
+/// How much may move in one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget<'a> {
+    /// What one copy of a pg takes; nothing for those of which it is not known.
+    pub bytes: &'a BTreeMap<PgId, u64>,
+    /// The most bytes; one move is made even if it takes more.
+    pub most: u64,
+}
+
+impl Budget<'_> {
+    /// However much it is.
+    pub const NONE: Budget<'static> = Budget { bytes: &BTreeMap::new(), most: u64::MAX };
 }
 
 impl Plan {
@@ -41,6 +57,8 @@ struct Seat {
     share: f64,
     holds: i64,
     domain: ItemId,
+    /// It takes no backfill: too full, or not up.
+    closed: bool,
 }
 
 impl Seat {
@@ -105,7 +123,10 @@ fn seats(map: &ClusterMap, placement: &Placement, id: PoolId, pool: &Pool) -> Op
     let copies: f64 = counts.iter().map(|count| f64::from(*count)).sum();
     let seat = |(osd, (weight, domain)): (OsdId, (f64, ItemId))| {
         let holds = counts.get(osd.0 as usize).copied().unwrap_or(0).into();
-        (osd, Seat { share: copies * weight / sum, holds, domain })
+        let state = map.osds.get(osd);
+        let closed = state
+            .is_none_or(|state| !state.is_up() || state.flags.intersects(OsdFlags::BACKFILL_FULL | OsdFlags::FULL));
+        (osd, Seat { share: copies * weight / sum, holds, domain, closed })
     };
     Some(weights.into_iter().map(seat).collect())
 }
@@ -122,8 +143,9 @@ fn redirect(items: &[(OsdId, OsdId)], from: OsdId, to: OsdId) -> Vec<(OsdId, Osd
     next
 }
 
-/// Finds moves for all pools, at most `balancer.max_moves`. Pools whose pgs are placed whole by hand keep those.
-pub fn plan(placement: &Placement) -> Plan {
+/// Finds moves for all pools, at most `balancer.max_moves` and within the budget. Pools whose pgs are placed whole by hand
+/// keep those.
+pub fn plan(placement: &Placement, budget: Budget<'_>) -> Plan {
     let map = placement.map();
     let settings = MonSettings(map);
     let mut left = settings.number("balancer.max_moves") as usize;
@@ -145,6 +167,12 @@ pub fn plan(placement: &Placement) -> Plan {
         plan.worst_before = plan.worst_before.max(worst(&seats));
         while left > 0 {
             let Some((pg, from, to)) = best_move(&seats, &sets, tolerance) else { break };
+            let bytes = plan.bytes.saturating_add(budget.bytes.get(&pg).copied().unwrap_or(0));
+            if bytes > budget.most && plan.copies > 0 {
+                left = 0;
+                break;
+            }
+            plan.bytes = bytes;
             let Some(set) = sets.get_mut(&pg) else { break };
             let Some(at) = set.iter().position(|osd| *osd == from) else { break };
             set[at] = to;
@@ -156,7 +184,12 @@ pub fn plan(placement: &Placement) -> Plan {
             }
             let items = match changed.get(&pg) {
                 Some(items) => redirect(items, from, to),
-                None => redirect(map.upmap_items.get(&pg).map_or(&[][..], |items| items.as_slice()), from, to),
+                None => {
+                    // An item that leads to an OSD which is out has no effect, and would be refused if it was set anew.
+                    let items = map.upmap_items.get(&pg).map_or(&[][..], |items| items.as_slice());
+                    let kept: Vec<_> = items.iter().copied().filter(|(_, to)| map.is_in(*to)).collect();
+                    redirect(&kept, from, to)
+                }
             };
             changed.insert(pg, items);
             plan.copies += 1;
@@ -182,7 +215,7 @@ fn best_move(
     order.sort_by(|one, other| one.1.deviation().total_cmp(&other.1.deviation()).then(one.0.cmp(other.0)));
     for (from, full) in order.iter().rev() {
         let beyond = full.deviation() > tolerance;
-        for (to, empty) in &order {
+        for (to, empty) in order.iter().filter(|(_, seat)| !seat.closed) {
             // Less would only swap the two, or make it worse; and somebody must be beyond what is tolerated.
             let gains = full.deviation() - empty.deviation() > 1.0 + 1e-9;
             if !gains || !(beyond || empty.deviation() < -tolerance) {

@@ -4,6 +4,10 @@
 pub mod balance;
 pub mod moved;
 pub mod pg_count;
+pub mod round;
+#[cfg(test)]
+#[path = "round_test.rs"]
+mod round_tests;
 #[cfg(test)]
 #[path = "plan_test.rs"]
 mod tests;

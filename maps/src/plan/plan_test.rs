@@ -6,6 +6,7 @@ use std::sync::Arc;
 use nacre_crush::model::Weight;
 use nacre_proto::ids::{OsdId, PgId, PoolId};
 
+use super::balance::Budget;
 use super::{balance, moved, pg_count};
 use crate::ClusterMap;
 use crate::map::{OsdState, PgAuto, Pool, PoolFlags, Table};
@@ -24,7 +25,7 @@ fn after(map: &ClusterMap, command: &Command) -> ClusterMap {
 /// Lets the balancer run until it has nothing more to say.
 fn balanced(mut map: ClusterMap) -> (ClusterMap, u32) {
     for steps in 0..200 {
-        let plan = balance::plan(&placed(&map));
+        let plan = balance::plan(&placed(&map), Budget::NONE);
         let Some(command) = plan.command() else { return (map, steps) };
         assert!(plan.copies <= 16 && plan.worst_after <= plan.worst_before, "{plan:?}");
         map = after(&map, &command);
@@ -63,7 +64,7 @@ fn the_balancer_evens_out_and_then_is_silent() {
 fn a_dry_run_says_what_moves() {
     let map = cluster(24, 2, 1, 256);
     let before = placed(&map);
-    let next = after(&map, &balance::plan(&before).command().unwrap());
+    let next = after(&map, &balance::plan(&before, Budget::NONE).command().unwrap());
     let bytes: BTreeMap<PgId, u64> = before.pgs().map(|pg| (pg, 1000)).collect();
     let what = moved::between(&before, &placed(&next), &bytes);
     assert_eq!((what.copies, what.of, what.bytes), (16, 768, 16_000));

@@ -43,14 +43,6 @@ const fn ratio(min: u32, max: u32) -> Kind {
 /// Every setting, by name.
 pub const SETTINGS: &[Setting] = &[
     setting(
-        "balancer.enabled",
-        Kind::Switch,
-        "true",
-        &[Mon],
-        true,
-        "Move pgs by upmap until every OSD holds its share.",
-    ),
-    setting(
         "balancer.max_deviation",
         number(1, 100),
         "1",
@@ -65,6 +57,14 @@ pub const SETTINGS: &[Setting] = &[
         &[Mon],
         true,
         "The balancer and pg splits wait while more than this share of the data is on its way.",
+    ),
+    setting(
+        "balancer.mode",
+        Kind::Choice(&["on", "off", "dry-run"]),
+        "on",
+        &[Mon],
+        true,
+        "Move pgs by upmap until every OSD holds its share; dry-run: only say in the log what would be moved.",
     ),
     setting("balancer.max_moves", number(1, 1_000), "16", &[Mon], true, "How many pgs the balancer moves in one step."),
     setting(
@@ -171,6 +171,14 @@ pub const SETTINGS: &[Setting] = &[
         &[Mon],
         true,
         "Take no OSD out automatically while all of its bucket of this crush type is down: that is a switch or a power line, not a disk.",
+    ),
+    setting(
+        "mon.pg.count",
+        Kind::Choice(&["on", "off", "dry-run"]),
+        "on",
+        &[Mon],
+        true,
+        "Raise pg counts of pools whose `pg_auto` is on; dry-run: only say in the log what they would be.",
     ),
     setting(
         "mon.pg.per_osd_max",

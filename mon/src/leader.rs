@@ -10,9 +10,10 @@ use std::time::Duration;
 use nacre_maps::health::{self, Health, MonReport, PgState, Reports};
 use nacre_maps::map::PoolFlags;
 use nacre_maps::placement::Placement;
+use nacre_maps::plan::round::{self, Round};
 use nacre_maps::rules::fence::barrier;
 use nacre_maps::rules::osd_down::Failures;
-use nacre_maps::rules::osd_remove::safe_to_destroy;
+use nacre_maps::rules::osd_safe::{Answer, safe_to_destroy, safe_to_replace};
 use nacre_maps::rules::tick::next_due;
 use nacre_maps::rules::usage::{OsdUsage, PoolUsage};
 use nacre_maps::rules::{self, message};
@@ -20,7 +21,7 @@ use nacre_mon_api::v1;
 use nacre_proto::ids::{Epoch, MonId, OsdId, PoolId, Stamp};
 use nacre_proto::v1 as v1cmd;
 use nacre_proto::v1::map_command::Verb as Map;
-use nacre_proto::v1::{FailureReply, FailureReports, MapCommand, OsdBeacon, OsdBeaconReply, OsdDown, Tick};
+use nacre_proto::v1::{FailureReply, FailureReports, MapCommand, OsdBeacon, OsdBeaconReply, OsdDown, OsdLoad, Tick};
 
 use crate::node::{Elsewhere, Node, now_ms};
 
@@ -28,6 +29,9 @@ use crate::node::{Elsewhere, Node, now_ms};
 const ROUND: Duration = Duration::from_millis(250);
 /// A member the leader has not heard of for this long takes no part in the quorum.
 const SILENT: u64 = 2000;
+
+/// Between two looks of the planners. What one of them did is known to all by then, and begun.
+const PLANNING: Duration = Duration::from_secs(5);
 
 /// Between two looks at who has reached a barrier's epoch.
 const BARRIER_LOOK: Duration = Duration::from_millis(20);
@@ -43,6 +47,8 @@ pub struct Heard {
     pub failures: Failures,
     /// The newest map each OSD is known to have.
     pub reached: BTreeMap<OsdId, Epoch>,
+    /// When each OSD was heard last, and what clients have made it do.
+    pub loads: BTreeMap<OsdId, (Stamp, OsdLoad)>,
 }
 
 /// How full the cluster is, by what OSDs report.
@@ -89,6 +95,7 @@ impl Node {
         let reached = Epoch(beacon.epoch);
         let map = self.hub.map();
         let up = map.osds.get(osd).is_some_and(|state| state.is_up() && state.incarnation.0 == incarnation);
+        let load = beacon.load.clone().unwrap_or_default();
         let (report, pgs) = message::beacon(beacon).map_err(|error| error.status())?;
         if up {
             let usage = OsdUsage { osd, used: report.used, total: report.total };
@@ -99,6 +106,7 @@ impl Node {
             let mut heard = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
             heard.reports.osds.insert(osd, report);
             heard.reached.insert(osd, reached);
+            heard.loads.insert(osd, (now, load));
             for (pg, mut report) in pgs {
                 report.at = now;
                 heard.reports.pgs.insert(pg, report);
@@ -130,12 +138,14 @@ impl Node {
         let Some(v1::command::Verb::Map(MapCommand { verb: Some(verb) })) = &mut command.verb else { return None };
         match verb {
             Map::OsdRemove(remove) => {
-                let answer = Placement::build(self.hub.map()).map(|placement| {
-                    let heard = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-                    safe_to_destroy(&placement, &heard.reports, OsdId(remove.osd))
-                });
-                remove.safe = answer.as_ref().is_ok_and(|answer| answer.yes);
-                return Some(answer.map_or_else(|error| error.to_string(), |answer| answer.why));
+                let (safe, why) = self.is_safe(safe_to_destroy, OsdId(remove.osd));
+                remove.safe = safe;
+                return Some(why);
+            }
+            Map::OsdDestroy(destroy) => {
+                let (safe, why) = self.is_safe(safe_to_replace, OsdId(destroy.osd));
+                destroy.safe = safe;
+                return Some(why);
             }
             Map::Mute(mute) => {
                 let (health, _) = self.health();
@@ -147,6 +157,17 @@ impl Node {
         None
     }
 
+    fn is_safe(&self, asks: fn(&Placement, &Reports, OsdId) -> Answer, osd: OsdId) -> (bool, String) {
+        match Placement::build(self.hub.map()) {
+            Ok(placement) => {
+                let heard = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+                let answer = asks(&placement, &heard.reports, osd);
+                (answer.yes, answer.why)
+            }
+            Err(error) => (false, error.to_string()),
+        }
+    }
+
     /// Forgets what was said of pgs and OSDs that are no more.
     fn prune_reports(&self) {
         let map = self.hub.map();
@@ -154,6 +175,35 @@ impl Node {
         heard.reports.pgs.retain(|pg, _| map.pool_of(*pg).is_some());
         heard.reports.osds.retain(|osd, _| map.osds.get(*osd).is_some());
         heard.reached.retain(|osd, _| map.osds.get(*osd).is_some());
+        heard.loads.retain(|osd, _| map.osds.get(*osd).is_some());
+    }
+
+    /// What OSDs said, beside the map it is to be read with.
+    pub async fn reports(&self) -> Result<v1::ReportsReply, Elsewhere> {
+        self.linearize().await?;
+        let (health, _) = self.health();
+        let (map, now) = (self.hub.map(), Stamp(now_ms()));
+        let heard = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let up = heard.reports.osds.iter().filter(|(osd, _)| map.is_up(**osd));
+        let osds = up
+            .map(|(osd, report)| {
+                let (at, load) = heard.loads.get(osd).cloned().unwrap_or_default();
+                v1::OsdHeard {
+                    osd: osd.0,
+                    ago_ms: u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX),
+                    epoch: heard.reached.get(osd).copied().unwrap_or_default().0,
+                    used_bytes: report.used,
+                    total_bytes: report.total,
+                    slow_ops: report.slow_ops,
+                    slow_why: report.slow_why.clone(),
+                    disk_errors: report.disk_errors,
+                    load: Some(load),
+                }
+            })
+            .collect();
+        let pgs = heard.reports.pgs.iter().map(|(pg, report)| report.message(*pg)).collect();
+        let health = Some(health.message());
+        Ok(v1::ReportsReply { epoch: map.epoch.0, map: self.hub.full(), osds, pgs, health })
     }
 
     /// The OSDs that are up and not known to have `epoch`, as soon as there are none or the time is over.
@@ -217,12 +267,21 @@ impl Node {
 
     /// Has the quorum do something nobody asked for.
     async fn propose(&self, verb: Map) {
-        let map = v1::command::Verb::Map(MapCommand { verb: Some(verb) });
+        self.propose_any(v1::command::Verb::Map(MapCommand { verb: Some(verb) })).await;
+    }
+
+    /// Writes a line into the cluster log.
+    async fn note(&self, text: String) {
+        let note = v1::Note { channel: "cluster".into(), level: "info".into(), text };
+        self.propose_any(v1::command::Verb::Note(note)).await;
+    }
+
+    async fn propose_any(&self, verb: v1::command::Verb) {
         let request = v1::ExecuteRequest {
             // Asked once and by nobody else: a session of its own.
             session: rand::random::<u64>().max(1),
             sequence: 1,
-            command: Some(v1::Command { verb: Some(map) }),
+            command: Some(v1::Command { verb: Some(verb) }),
             dry_run: false,
         };
         match self.execute(format!("mon.{}", self.identity.mon), &request).await {
@@ -264,6 +323,34 @@ impl Node {
         (health, usage)
     }
 
+    /// What the planners would do now.
+    async fn planned(&self) -> Option<Round> {
+        let map = self.hub.map();
+        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner).reports.clone();
+        // Much to think about in a large cluster, and this thread has heartbeats to answer.
+        let thought = tokio::task::spawn_blocking(move || match Placement::build(map) {
+            Ok(placement) => Some(round::look(&placement, &reports)),
+            Err(error) => {
+                tracing::error!(%error, "the planners cannot place the pools of the map");
+                None
+            }
+        });
+        thought.await.ok().flatten()
+    }
+
+    /// Takes the planners' next step, if there is one. `said` is what was said last, so that a dry run says it once.
+    async fn run_planners(&self, said: &mut String) {
+        let Some(step) = self.planned().await.and_then(|round| round.step()) else { return };
+        if step.carry_out {
+            said.clear();
+            self.note(step.text).await;
+            self.propose(step.verb).await;
+        } else if *said != step.text {
+            self.note(format!("dry run: {}", step.text)).await;
+            *said = step.text;
+        }
+    }
+
     fn forget_reports(&self) {
         *self.reports.lock().unwrap_or_else(PoisonError::into_inner) = Heard::default();
     }
@@ -272,11 +359,16 @@ impl Node {
 /// Does what is due, while this monitor leads.
 pub async fn plan(node: Arc<Node>) {
     let (mut led, mut pruned) = (false, 0);
+    let (mut planned, mut said) = (tokio::time::Instant::now(), String::new());
     loop {
         tokio::time::sleep(ROUND).await;
         let leads = node.raft.is_leader();
         if led && !leads {
             node.forget_reports();
+        }
+        if !led {
+            // A new leader hears everybody first.
+            planned = tokio::time::Instant::now();
         }
         led = leads;
         if !leads {
@@ -293,5 +385,9 @@ pub async fn plan(node: Arc<Node>) {
         }
         node.judge().await;
         node.watch_quotas().await;
+        if planned.elapsed() >= PLANNING {
+            node.run_planners(&mut said).await;
+            planned = tokio::time::Instant::now();
+        }
     }
 }

@@ -288,6 +288,8 @@ impl Node {
             misplaced: usage.misplaced,
             unfound: usage.unfound,
             newest_event: state.events.newest(),
+            now_ms: now_ms(),
+            version: env!("CARGO_PKG_VERSION").into(),
         }
     }
 

@@ -93,6 +93,11 @@ impl MonClient {
         self.ask(|mut stub| async move { stub.status(v1::StatusRequest { local }).await }).await
     }
 
+    /// What OSDs said of themselves and of pgs.
+    pub async fn reports(&self) -> Result<v1::ReportsReply, Status> {
+        self.ask(|mut stub| async move { stub.reports(v1::ReportsRequest {}).await }).await
+    }
+
     /// The map from an epoch on.
     pub async fn subscribe(&self, have: u64) -> Result<Streaming<v1::MapUpdate>, Status> {
         self.ask(|mut stub| async move { stub.subscribe(v1::SubscribeRequest { have }).await }).await

@@ -65,6 +65,7 @@ fn verb_name(verb: &Verb) -> (&'static str, Ops) {
         Some(Map::OsdIn(_)) => ("osd in", Ops::ADMIN),
         Some(Map::OsdDown(_)) => ("osd down", Ops::ADMIN),
         Some(Map::OsdRemove(_)) => ("osd rm", Ops::ADMIN),
+        Some(Map::OsdDestroy(_)) => ("osd replace", Ops::ADMIN),
         Some(Map::OsdLost(_)) => ("osd lost", Ops::ADMIN),
         Some(Map::FlagSet(_)) => ("flag set", Ops::ADMIN),
         Some(Map::FlagClear(_)) => ("flag clear", Ops::ADMIN),
@@ -212,6 +213,17 @@ impl Mon for MonService {
             Err(elsewhere) => {
                 let leader = leader(&guest, elsewhere)?;
                 self.onward(&leader).status(pass_on(&guest, message)?).await
+            }
+        }
+    }
+
+    async fn reports(&self, request: Request<v1::ReportsRequest>) -> Result<Response<v1::ReportsReply>, tonic::Status> {
+        let guest = self.door.admit("reports", Ops::READ, &request)?;
+        match self.node.reports().await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(elsewhere) => {
+                let leader = leader(&guest, elsewhere)?;
+                self.onward(&leader).reports(pass_on(&guest, request.into_inner())?).await
             }
         }
     }

@@ -15,10 +15,14 @@ use crate::run::{Run, Verdict};
 /// How long the supervisor may take: it gives its daemons ten seconds before it kills them.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Stop the cluster of a cluster.toml on this machine. Data stays.
+/// Stop the cluster of a cluster.toml on this machine, or single daemons of it. Data stays.
+///
+/// Daemons that are named stay stopped until `nacre restart DAEMON` or `nacre up`.
 #[derive(Args)]
 #[command(after_long_help = "--json: {cluster, data, stopped}; stopped counts the daemons that were stopped.")]
 pub(crate) struct Down {
+    /// The daemons, as in `osd.1`; left out: all.
+    daemons: Vec<String>,
     #[command(flatten)]
     config: ConfigArg,
     #[command(flatten)]
@@ -35,6 +39,12 @@ impl Run for Down {
         let layout = self.host.layout(&loaded.cluster)?;
         let stopped = match supervisor::holder(&layout)? {
             None => 0,
+            Some(_) if !self.daemons.is_empty() => {
+                for daemon in &self.daemons {
+                    supervisor::ask(&layout, &Ask::Halt { daemon: daemon.clone() })?;
+                }
+                self.daemons.len()
+            }
             Some(pid) => {
                 let running = supervisor::ask(&layout, &Ask::List)?;
                 supervisor::ask(&layout, &Ask::Stop)?;

@@ -50,6 +50,19 @@ pub(crate) fn run_folder_of(config: &ConfigArg) -> anyhow::Result<PathBuf> {
     Ok(crate::cluster::load(&config.config)?.cluster.data.value.join("run"))
 }
 
+/// The daemons of this machine as their supervisor sees them, each with its log; nothing where no supervisor runs.
+pub(crate) type Here = Option<Vec<(supervisor::Seen, PathBuf)>>;
+
+/// See [`Here`].
+pub(crate) fn daemons_here(config: &ConfigArg) -> anyhow::Result<Here> {
+    let layout = Layout::of(crate::cluster::load(&config.config)?.cluster.data.value.clone());
+    if supervisor::holder(&layout)?.is_none() {
+        return Ok(None);
+    }
+    let listed = supervisor::ask(&layout, &supervisor::Ask::List)?.daemons.into_iter();
+    Ok(Some(listed.map(|seen| (seen.clone(), layout.log(&seen.name))).collect()))
+}
+
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ConfigArg {
     /// The file that describes the cluster.

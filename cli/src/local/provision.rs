@@ -153,6 +153,16 @@ fn provision_osds(cluster: &Cluster, layout: &Layout, authority: &Source) -> any
     Ok(made)
 }
 
+/// Makes what an OSD lacks whose store is gone; nothing if all have one. For a cluster that runs.
+pub(crate) fn missing_stores(cluster: &Cluster, layout: &Layout) -> anyhow::Result<()> {
+    let is_here = |host: &str| layout.1.as_ref().is_none_or(|only| only == host);
+    if cluster.osds.iter().filter(|osd| is_here(&osd.host.value.0)).all(|osd| osd.path.value.join("store").exists()) {
+        return Ok(());
+    }
+    let authority = authority(layout, cluster_id(layout, false)?, &monitors(cluster)?, false)?;
+    provision_osds(cluster, layout, &authority).map(drop)
+}
+
 /// Made beside its place and moved there whole, so that a half-made one is never taken for a store.
 fn format_store(osd: &Osd, store: &Path, cluster: ClusterId, id: OsdId) -> anyhow::Result<()> {
     let draft = store.with_extension("draft");

@@ -6,12 +6,14 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::supervisor::{self, Ask};
-use super::{ConfigArg, HostArg};
+use super::{ConfigArg, HostArg, provision};
 use crate::cluster::load;
 use crate::output::{JsonFlag, Out};
 use crate::run::{Run, Verdict};
 
-/// Stop one daemon in order and start it again.
+/// Stop one daemon in order and start it again, or start one that was stopped.
+///
+/// An OSD whose store is gone, as after its disk was exchanged, gets an empty one.
 #[derive(Args)]
 #[command(after_long_help = "--json: {daemon, pid}")]
 pub(crate) struct Restart {
@@ -32,6 +34,7 @@ impl Run for Restart {
         if supervisor::holder(&layout)?.is_none() {
             bail!("cluster {} is not running here: start it with `nacre up`", loaded.cluster.name.value);
         }
+        provision::missing_stores(&loaded.cluster, &layout)?;
         let answer = supervisor::ask(&layout, &Ask::Restart { daemon: self.daemon.clone() })?;
         let seen = answer.daemons.into_iter().find(|seen| seen.name == self.daemon).context("it is gone")?;
         if self.json.json {

@@ -44,6 +44,11 @@ pub(crate) enum Ask {
         /// Its name.
         daemon: String,
     },
+    /// Stop one daemon, and leave it stopped until it is started again.
+    Halt {
+        /// Its name.
+        daemon: String,
+    },
     /// Stop all and end.
     Stop,
 }
@@ -68,6 +73,9 @@ pub(crate) struct Seen {
     pub(crate) restarts: u32,
     /// How it ended last.
     pub(crate) last_end: Option<String>,
+    /// It was stopped on purpose.
+    #[serde(default)]
+    pub(crate) halted: bool,
 }
 
 /// What to run.
@@ -94,7 +102,12 @@ struct Child {
     pause: Duration,
     restarts: u32,
     last_end: Option<String>,
+    /// Wait for it to start.
     waiting: Vec<oneshot::Sender<()>>,
+    /// Wait for it to end.
+    ending: Vec<oneshot::Sender<()>>,
+    /// Not to be started by itself.
+    halted: bool,
 }
 
 enum Event {
@@ -159,6 +172,8 @@ pub(crate) async fn supervise(layout: Layout, specs: Vec<Spec>) -> anyhow::Resul
             restarts: 0,
             last_end: None,
             waiting: Vec::new(),
+            ending: Vec::new(),
+            halted: false,
         })
         .collect();
     let mut supervisor = Supervisor { children, events: events.clone(), stopping: None };
@@ -262,6 +277,13 @@ impl Supervisor {
         tracing::warn!(daemon = %child.spec.name, end, again_in_ms = pause.as_millis(), "ended");
         child.last_end = Some(end);
         child.running = None;
+        for ending in child.ending.drain(..) {
+            let _ = ending.send(());
+        }
+        if child.halted {
+            child.start_at = None;
+            return;
+        }
         child.restarts += 1;
         child.start_at = Some(Instant::now() + pause);
         if !wanted {
@@ -315,6 +337,7 @@ impl Supervisor {
                 pid: child.running.as_ref().and_then(|running| u32::try_from(running.pid.as_raw_nonzero().get()).ok()),
                 restarts: child.restarts,
                 last_end: child.last_end.clone(),
+                halted: child.halted,
             })
             .collect()
     }
@@ -324,23 +347,40 @@ impl Supervisor {
             Ask::List | Ask::Stop => {
                 let _ = answer.send(Answer { error: None, daemons: self.seen() });
             }
-            Ask::Restart { daemon } => {
+            Ask::Halt { .. } | Ask::Restart { .. } => {
+                let (daemon, again) = match ask {
+                    Ask::Halt { daemon } => (daemon, false),
+                    Ask::Restart { daemon } => (daemon, true),
+                    Ask::List | Ask::Stop => return,
+                };
                 let names: Vec<String> = self.children.iter().map(|child| child.spec.name.clone()).collect();
                 let Some(child) = self.children.iter_mut().find(|child| child.spec.name == daemon) else {
                     let error = format!("there is no {daemon} here, only {}", names.join(", "));
                     let _ = answer.send(Answer { error: Some(error), daemons: self.seen() });
                     return;
                 };
-                let (started, wait) = oneshot::channel();
-                child.waiting.push(started);
-                match &child.running {
-                    Some(running) => drop(kill_process(running.pid, Signal::TERM)),
-                    None => child.start_at = Some(Instant::now()),
+                child.halted = !again;
+                let (done, wait) = oneshot::channel();
+                match (&child.running, again) {
+                    (Some(running), _) => {
+                        // One that has just ended is what was wanted.
+                        let _ = kill_process(running.pid, Signal::TERM);
+                        if again { child.waiting.push(done) } else { child.ending.push(done) }
+                    }
+                    (None, true) => {
+                        child.start_at = Some(Instant::now());
+                        child.waiting.push(done);
+                    }
+                    (None, false) => {
+                        child.start_at = None;
+                        let _ = done.send(());
+                    }
                 }
                 let events = self.events.clone();
                 tokio::spawn(async move {
                     if tokio::time::timeout(PATIENCE * 2, wait).await.is_err() {
-                        let error = format!("{daemon} has not come back within {} s", 2 * PATIENCE.as_secs());
+                        let what = if again { "come back" } else { "stopped" };
+                        let error = format!("{daemon} has not {what} within {} s", 2 * PATIENCE.as_secs());
                         let _ = answer.send(Answer { error: Some(error), daemons: Vec::new() });
                     } else {
                         let _ = events.send(Event::Asked(Ask::List, answer));

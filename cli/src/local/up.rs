@@ -117,6 +117,12 @@ impl Run for Up {
         if running.is_none() {
             provision::provision(cluster, &layout)?;
             self.start(&layout)?;
+        } else {
+            // What was stopped by itself is part of the cluster too.
+            provision::missing_stores(cluster, &layout)?;
+            for seen in supervisor::ask(&layout, &Ask::List)?.daemons.into_iter().filter(|seen| seen.halted) {
+                supervisor::ask(&layout, &Ask::Restart { daemon: seen.name })?;
+            }
         }
         let connected = connect(&self.config, if layout.1.is_some() { ALONE } else { PATIENCE })?;
         let seen = self.wait(&layout, &connected)?;

@@ -16,6 +16,7 @@ mod local;
 mod monitors;
 mod nbd;
 mod object;
+mod object_data;
 mod osds;
 mod output;
 mod pg;
@@ -74,6 +75,8 @@ enum Noun {
     Supervise(local::Supervise),
     Status(monitors::Status),
     Health(monitors::Health),
+    Doctor(monitors::Doctor),
+    Top(monitors::Top),
     Mon(monitors::Mon),
     Osd(monitors::Osd),
     Pool(monitors::Pool),
@@ -81,6 +84,7 @@ enum Noun {
     Block(block::Noun),
     Nbd(nbd::Nbd),
     Pg(pg::Noun),
+    Balancer(monitors::Balancer),
     Bench(bench::Noun),
     Config(monitors::Config),
     Flag(monitors::Flag),
@@ -106,6 +110,8 @@ impl Run for Noun {
             Noun::Supervise(verb) => verb.run(out),
             Noun::Status(verb) => verb.run(out),
             Noun::Health(verb) => verb.run(out),
+            Noun::Doctor(verb) => verb.run(out),
+            Noun::Top(verb) => verb.run(out),
             Noun::Mon(noun) => noun.run(out),
             Noun::Osd(noun) => noun.run(out),
             Noun::Pool(noun) => noun.run(out),
@@ -113,6 +119,7 @@ impl Run for Noun {
             Noun::Block(noun) => noun.run(out),
             Noun::Nbd(verb) => verb.run(out),
             Noun::Pg(noun) => noun.run(out),
+            Noun::Balancer(noun) => noun.run(out),
             Noun::Bench(noun) => noun.run(out),
             Noun::Config(noun) => noun.run(out),
             Noun::Flag(noun) => noun.run(out),

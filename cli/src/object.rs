@@ -10,10 +10,11 @@ use nacre_client::{Cluster, Pool, Settings};
 use serde_json::json;
 
 use crate::local::{ConfigArg, monitors_of};
-use crate::output::{JsonFlag, Out};
+use crate::object_data::{Omap, Xattr};
+use crate::output::{JsonFlag, Out, Progress};
 use crate::run::{Run, Verdict};
 
-/// Put, get, list and remove objects of a pool.
+/// Put, get, list and remove objects of a pool, their attributes and maps.
 #[derive(Args)]
 pub(crate) struct Noun {
     #[command(subcommand)]
@@ -27,6 +28,8 @@ enum Verb {
     Ls(Ls),
     Rm(Rm),
     Stat(Stat),
+    Xattr(Xattr),
+    Omap(Omap),
 }
 
 impl Run for Noun {
@@ -37,6 +40,8 @@ impl Run for Noun {
             Verb::Ls(verb) => verb.run(out),
             Verb::Rm(verb) => verb.run(out),
             Verb::Stat(verb) => verb.run(out),
+            Verb::Xattr(noun) => noun.run(out),
+            Verb::Omap(noun) => noun.run(out),
         }
     }
 }
@@ -100,6 +105,9 @@ impl Run for Put {
         } else {
             Box::new(std::fs::File::open(&self.file).with_context(|| format!("opening {}", self.file.display()))?)
         };
+        // What comes through a pipe ends when it ends.
+        let size = std::fs::metadata(&self.file).map_or(0, |meta| if meta.is_file() { meta.len() } else { 0 });
+        let mut progress = Progress::of_bytes("put", size);
         let mut piece = move || {
             let mut bytes = Vec::with_capacity(PIECE);
             from.by_ref().take(PIECE as u64).read_to_end(&mut bytes).map(|_| bytes)
@@ -109,6 +117,7 @@ impl Run for Put {
             let first = piece().context("reading what is to be stored")?;
             let mut offset = first.len() as u64;
             object.write_full(first).await?;
+            progress.advance(offset);
             while offset > 0 && offset.is_multiple_of(PIECE as u64) {
                 let next = piece().context("reading what is to be stored")?;
                 if next.is_empty() {
@@ -117,6 +126,7 @@ impl Run for Put {
                 let written = next.len() as u64;
                 object.write(offset, next).await?;
                 offset += written;
+                progress.advance(written);
             }
             Ok(())
         })?;
@@ -149,6 +159,7 @@ impl Run for Get {
         self.at.with(&self.pool, |pool| async move {
             let object = pool.object(self.object.clone());
             let mut offset = 0;
+            let mut progress = None;
             loop {
                 let bytes = object.read(offset, PIECE as u64).await?;
                 match &mut file {
@@ -158,6 +169,13 @@ impl Run for Get {
                 offset += bytes.len() as u64;
                 if bytes.len() < PIECE {
                     return Ok(());
+                }
+                if progress.is_none() {
+                    // Only what takes more than one piece is worth asking how long it is.
+                    progress = Some(Progress::of_bytes("get", object.stat().await?.size));
+                }
+                if let Some(progress) = &mut progress {
+                    progress.advance(if offset == PIECE as u64 { offset } else { bytes.len() as u64 });
                 }
             }
         })?;

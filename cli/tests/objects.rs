@@ -4,6 +4,8 @@
 
 #[path = "objects/block.rs"]
 mod block;
+#[path = "objects/operators.rs"]
+mod operators;
 
 use std::path::Path;
 use std::process::Command;
@@ -26,14 +28,18 @@ struct Running(TempDir);
 impl Running {
     /// `apart` tells the clusters of this test process from each other.
     fn new(apart: u8) -> Running {
+        Running::of(apart, 3, "[[osds]]\n[[osds]]\nweight = 0.002\n[[osds]]\n")
+    }
+
+    /// With so many hosts, and OSDs as `cluster.toml` lists them.
+    fn of(apart: u8, hosts: u32, list: &str) -> Running {
         let [_, a, b, c] = std::process::id().to_be_bytes();
         let address = format!("127.{}.{b}.{c}", a.wrapping_add(77 + apart));
+        let hosts: String = (1..=hosts).map(|n| format!("[[hosts]]\nname = \"h{n}\"\n")).collect();
         let text = format!(
             "name = \"pearl\"\naddress = \"{address}\"\nmonitors = 1\nmds = 0\ns3 = 0\n\
              [osd_defaults]\nsize = \"512MiB\"\nmemory = \"64MiB\"\n\
-             [[osds]]\n[[osds]]\nweight = 0.002\n[[osds]]\n\
-             [[hosts]]\nname = \"h1\"\n[[hosts]]\nname = \"h2\"\n[[hosts]]\nname = \"h3\"\n\
-             [[pools]]\nname = \"data\"\napplication = \"test\"\npg_num = 8\n"
+             {list}{hosts}[[pools]]\nname = \"data\"\napplication = \"test\"\npg_num = 8\n"
         );
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("cluster.toml"), text).unwrap();
@@ -72,7 +78,11 @@ impl Running {
             if code == Some(0) {
                 return;
             }
-            assert!(began.elapsed() < Duration::from_secs(60), "not clean yet:\n{stdout}");
+            if began.elapsed() > Duration::from_secs(60) {
+                let (_, tree, _) = nacre(self.0.path(), &["osd", "tree"]);
+                let (_, log, _) = nacre(self.0.path(), &["log"]);
+                panic!("not clean yet:\n{stdout}{tree}{log}");
+            }
         }
     }
 }

@@ -4,19 +4,28 @@
 //!   [`flag`], [`fence`], [`log`].
 
 mod backup;
+mod balancer;
 mod cert;
 mod config;
+mod df;
+mod doctor;
 mod fence;
 mod flag;
 mod health;
 mod log;
 mod mon;
 mod osd;
+mod osd_away;
 mod osd_edit;
+mod osd_safe;
 mod pool;
+mod recovery;
 mod run;
+mod seen;
 mod span;
 mod status;
+mod top;
+mod tree;
 
 use std::time::Duration;
 
@@ -32,8 +41,10 @@ use crate::local::{ConfigArg, Connected, connect};
 use crate::output::{JsonFlag, Out};
 use crate::run::Verdict;
 
+pub(crate) use balancer::Noun as Balancer;
 pub(crate) use cert::Noun as Cert;
 pub(crate) use config::Noun as Config;
+pub(crate) use doctor::Doctor;
 pub(crate) use fence::Noun as Fence;
 pub(crate) use flag::Noun as Flag;
 pub(crate) use health::Health;
@@ -43,6 +54,7 @@ pub(crate) use osd::Noun as Osd;
 pub(crate) use pool::Noun as Pool;
 pub(crate) use span::{moment, span};
 pub(crate) use status::Status;
+pub(crate) use top::Top;
 
 /// How long a verb waits for a monitor that answers.
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -1,6 +1,8 @@
 //! `nacre osd` verbs that change the map: in and out, weights, places, the end of an OSD. Each can be tried first.
 
 use clap::{Args, Subcommand};
+use nacre_maps::rules::osd_safe::safe_to_destroy;
+use nacre_proto::ids::OsdId;
 use nacre_proto::v1;
 use nacre_proto::v1::map_command::Verb as Map;
 
@@ -9,7 +11,7 @@ use crate::output::Out;
 use crate::run::{Run, Verdict};
 
 /// `7` or `osd.7`.
-fn osd(text: &str) -> Result<u32, String> {
+pub(super) fn osd(text: &str) -> Result<u32, String> {
     let number = text.strip_prefix("osd.").unwrap_or(text);
     number.parse().map_err(|_| format!("{text} is no OSD: write 7 or osd.7"))
 }
@@ -74,8 +76,6 @@ pub(super) enum Edit {
     Lost(Lost),
     /// Forget an OSD that holds nothing any more.
     Rm(Remove),
-    /// Say whether any data still depends on an OSD.
-    SafeToDestroy(SafeToDestroy),
 }
 
 #[derive(Args)]
@@ -171,15 +171,6 @@ pub(super) struct Remove {
     trying: Trying,
 }
 
-#[derive(Args)]
-pub(super) struct SafeToDestroy {
-    /// The OSD.
-    #[arg(value_parser = osd)]
-    osd: u32,
-    #[command(flatten)]
-    asking: Asking,
-}
-
 impl Run for Edit {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         match self {
@@ -201,11 +192,11 @@ impl Run for Edit {
                 trying.change(Map::OsdLost(v1::OsdLost { osd, confirm: yes_i_lose_data }), out)
             }
             Edit::Rm(Remove { osd, force, trying }) => {
+                if !force {
+                    // The leader judges by reports made under the newest map: they may be a second away.
+                    trying.asking.judge(|seen| safe_to_destroy(&seen.placement, &seen.reports, OsdId(osd)))?;
+                }
                 trying.change(Map::OsdRemove(v1::OsdRemove { osd, safe: false, force }), out)
-            }
-            // The leader refuses the removal with the reason, or says that it would be done.
-            Edit::SafeToDestroy(SafeToDestroy { osd, asking }) => {
-                asking.change(Map::OsdRemove(v1::OsdRemove { osd, safe: false, force: false }), true, out)
             }
         }
     }

@@ -1,7 +1,6 @@
 //! `nacre status`: the first page an operator sees.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io::Write;
 
 use clap::Args;
@@ -10,7 +9,7 @@ use nacre_mon_api::v1;
 
 use super::Asking;
 use super::health::tone;
-use crate::output::{Out, Tone};
+use crate::output::{Bytes, Out, Tone};
 use crate::run::{Run, Verdict};
 
 /// Say how the cluster is: health with causes, quorum, OSDs, pools, usage, activity.
@@ -22,19 +21,6 @@ degraded, misplaced, unfound, flags: [{flag, target, until_ms}]}")]
 pub(crate) struct Status {
     #[command(flatten)]
     asking: Asking,
-}
-
-/// Bytes, for a glance.
-struct Size(u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
-        match units.iter().find(|(bits, _)| self.0 >> bits > 0) {
-            Some((bits, unit)) => write!(f, "{:.1} {unit}", self.0 as f64 / (1_u64 << bits) as f64),
-            None => write!(f, "{} B", self.0),
-        }
-    }
 }
 
 impl Run for Status {
@@ -90,7 +76,7 @@ impl Run for Status {
         writeln!(out, "  map       epoch {}", status.epoch)?;
         writeln!(out, "  osds      {} known, {} up, {} in", osds.0, osds.1, osds.2)?;
         writeln!(out, "  pools     {} with {pgs} pgs", map.pools.iter().count())?;
-        let (used, total) = (Size(status.used_bytes), Size(status.total_bytes));
+        let (used, total) = (Bytes(status.used_bytes), Bytes(status.total_bytes));
         writeln!(out, "  usage     {used} of {total}, {} objects", status.objects)?;
         let states: Vec<String> = status.pgs.iter().map(|pgs| format!("{} {}", pgs.count, pgs.state)).collect();
         let silent = pgs.saturating_sub(status.pgs.iter().map(|pgs| pgs.count).sum());

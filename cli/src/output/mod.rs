@@ -3,13 +3,14 @@
 //! - [`Out`]: standard output, buffered. Notices when its reader is gone (`| head`), which ends the verb quietly.
 //! - [`JsonFlag`]: the `--json` of a verb, to be flattened into its arguments.
 //! - [`table`]: columns that fit a terminal. [`tree`]: the lines of a drawn tree.
-//! - [`Progress`]: how far a long verb is.
+//! - [`Progress`]: how far a long verb is. [`Bytes`], [`Span`]: amounts as people read them.
 //!
 //! Nothing here knows what it prints.
 
 mod progress;
 mod table;
 mod tree;
+mod units;
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -21,6 +22,7 @@ use serde::Serialize;
 pub(crate) use progress::Progress;
 pub(crate) use table::{Align, Table};
 pub(crate) use tree::branches;
+pub(crate) use units::{Bytes, Micros, Span, bar, share};
 
 /// When to colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]

@@ -58,6 +58,7 @@ pub const SETTINGS: &[Setting] = &[
         true,
         "The balancer and pg splits wait while more than this share of the data is on its way.",
     ),
+    setting("balancer.max_moves", number(1, 1_000), "16", &[Mon], true, "How many pgs the balancer moves in one step."),
     setting(
         "balancer.mode",
         Kind::Choice(&["on", "off", "dry-run"]),
@@ -66,7 +67,6 @@ pub const SETTINGS: &[Setting] = &[
         true,
         "Move pgs by upmap until every OSD holds its share; dry-run: only say in the log what would be moved.",
     ),
-    setting("balancer.max_moves", number(1, 1_000), "16", &[Mon], true, "How many pgs the balancer moves in one step."),
     setting(
         "client.op_timeout",
         span(SECOND, HOUR),

@@ -444,7 +444,7 @@ impl PlacementGroup {
             info: self.info.clone(),
             stats: self.info.stats,
             epoch: self.view.epoch,
-            lacking: self.lacking(),
+            lacking: self.still_lacking(),
         }
     }
 

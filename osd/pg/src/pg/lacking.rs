@@ -30,7 +30,7 @@ fn left(objects: u64, cursor: &Cursor, pg_num: u32) -> u64 {
 
 impl PlacementGroup {
     /// See the module. Only a primary whose members have activated knows; others say nothing.
-    pub fn lacking(&self) -> Lacking {
+    pub fn still_lacking(&self) -> Lacking {
         let Role::Primary(primary) = &self.role else { return Lacking::default() };
         if !primary.is_started() {
             return Lacking::default();

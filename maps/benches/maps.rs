@@ -199,7 +199,7 @@ fn main() {
         }
     });
     measure("health without reports", 3, || health::check(&map, &health::Reports::default(), NOW));
-    measure("balancer, one step", 1, || plan::balance::plan(&placement));
+    measure("balancer, one step", 1, || plan::balance::plan(&placement, plan::balance::Budget::NONE));
 }
 
 fn increment_of_down(map: &ClusterMap) -> Increment {

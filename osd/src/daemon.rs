@@ -253,6 +253,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     let path = options.data.join("store");
     let config = StoreConfig { memory: options.memory, ..StoreConfig::default() };
     let store = Arc::new(DiskStore::open(&path, Some(Identity { cluster, osd: me }), &config)?);
+    crate::gauges::show(&around.registry, &store);
     let run = next_run(&options.data.join("runs"))?;
     tracing::info!(osd = %me, run, address = %listen, "starting");
 

@@ -5,8 +5,8 @@
 //! - [`reads`]: what groups read, as calls on the store.
 //! - [`courier`], [`service`]: what goes out to other OSDs, what comes in from anybody.
 //! - [`load`]: what clients make it do, in counts.
-//! - [`maplog`]: the maps on disk. [`daemon`]: the process. [`pulse`]: its sign
-//!   of life.
+//! - [`maplog`]: the maps on disk. [`daemon`]: the process. [`pulse`]: its sign of life. `gauges`: what it shows of its
+//!   store.
 //!
 //! What decides stands elsewhere: groups in `nacre-pg`, bytes on disk in `nacre-store`, the map in `nacre-maps`, frames
 //! in `nacre-net`. This crate only carries things between them.
@@ -15,6 +15,7 @@
 
 pub mod courier;
 pub mod daemon;
+mod gauges;
 pub mod load;
 pub mod maplog;
 pub mod pulse;

@@ -12,8 +12,8 @@ use crate::run::Options;
 /// Seeds each wrong core is given: far more than it needs, so that a change of the simulation is not a failure at once.
 pub const BOUND: u64 = 400;
 
-/// Those which need a rarer run of events. No bound: the simulation found the fault once, in a long run, and nobody has
-/// made such runs frequent yet; a test of the core holds the mending.
+/// Those which need a rarer run of events. No bound: the simulation found the fault once, in a long run; a test of the core
+/// plays what it takes, and fails with the fault built in.
 const RARE: &[(Mutant, Option<u64>)] = &[
     (Mutant::PullTwice, None),
     (Mutant::LosePulls, None),

@@ -47,6 +47,10 @@ pub(crate) struct Trio {
     /// Bytes of objects sent in pieces, and those named instead.
     pub(crate) sent: u64,
     pub(crate) shared: u64,
+    /// Pulls from who is up without serving get lost.
+    pub(crate) no_pull: bool,
+    /// Up without serving.
+    pub(crate) spare: Option<u32>,
     /// Hears nothing.
     pub(crate) deaf: Option<usize>,
     /// Bytes of the largest piece of an object that was sent: of its data or of its omap.
@@ -95,6 +99,8 @@ impl Trio {
             no_slots: false,
             sent: 0,
             shared: 0,
+            no_pull: false,
+            spare: None,
             deaf: None,
             largest: 0,
             carried: 0,
@@ -112,7 +118,11 @@ impl Trio {
         let acting: Vec<OsdId> = acting.iter().copied().map(OsdId).collect();
         let mut osds = BTreeMap::clone(&self.view.osds);
         for (o, s) in &mut osds {
-            s.up = acting.contains(o);
+            let up = acting.contains(o) || self.spare == Some(o.0);
+            if up && !s.up && self.spare == Some(o.0) {
+                s.up_from = epoch;
+            }
+            s.up = up;
             s.dead = !s.up;
             s.up_thru = epoch;
             if lost.contains(&o.0) {
@@ -173,8 +183,10 @@ impl Trio {
                     self.queue.push_back((to.0 as usize, Input::Peer { from, msg }));
                 }
             }
+            Output::Send { to, msg }
+                if self.no_pull && self.spare == Some(to.0) && matches!(msg.body, Body::Pull { .. }) => {}
             Output::Send { to, .. } if self.deaf == Some(to.0 as usize) => {}
-            Output::Send { to, msg } if self.view.acting.contains(&to) => {
+            Output::Send { to, msg } if self.view.acting.contains(&to) || self.spare == Some(to.0) => {
                 if let Body::Push { chunk, .. } | Body::Pulled { chunk: Some(chunk), .. } = &msg.body {
                     let omap = chunk.omap.iter().map(|(k, v)| k.len() + v.len()).sum();
                     self.largest = self.largest.max(chunk.data.len()).max(omap);
@@ -304,6 +316,7 @@ fn apply(disk: &mut Disk, op: TxnOp) {
             thing.omap.clear();
             thing.header = Bytes::new();
         }
+        TxnOp::RemoveCollection => disk.clear(),
         TxnOp::LogAppend { .. }
         | TxnOp::LogTrim { .. }
         | TxnOp::LogRewind { .. }

@@ -261,3 +261,31 @@ fn a_piece_that_comes_twice_is_put_in_place_once() {
         assert!(!survives_pieces_that_come_twice(Config { mutant, ..Config::default() }), "this proves nothing");
     }
 }
+
+/// A spare copy alone holds what the primary lacks; its osd goes away while it is asked, and comes back.
+fn asks_again_who_was_away(cfg: Config) -> bool {
+    let mut t = Trio::with(cfg);
+    t.map(&[2], &[]);
+    write(&mut t, 2, 0, Op::WriteFull { data: "only here".into() });
+    t.spare = Some(2);
+    t.no_pull = true;
+    t.map(&[0, 1], &[]);
+    assert!(t.cores[0].explain().contains("lacks 1 objects"), "{}", t.cores[0].explain());
+    let interval = t.cores[0].info().interval;
+    t.spare = None;
+    t.map(&[0, 1], &[]);
+    (t.spare, t.no_pull) = (Some(2), false);
+    t.map(&[0, 1], &[]);
+    assert_eq!(t.cores[0].info().interval, interval, "a new interval asks anew anyway");
+    t.cores[0].is_clean() && t.disks[0].contains_key(&oid()) && t.disks[0] == t.disks[1]
+}
+
+#[test]
+fn a_spare_copy_that_was_away_while_it_was_asked_is_asked_again() {
+    assert!(asks_again_who_was_away(Config::default()));
+    #[cfg(feature = "mutants")]
+    {
+        let mutant = Some(crate::mutant::Mutant::LosePulls);
+        assert!(!asks_again_who_was_away(Config { mutant, ..Config::default() }), "this proves nothing");
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nacre_maps::map::OsdInfo;
 use nacre_maps::placement::Placement;
 use nacre_maps::{ClusterMap, Increment};
-use nacre_mon_api::keys::revocations;
+use nacre_mon_api::keys::believe;
 use nacre_mon_api::{MonClient, v1};
 use nacre_net::conn::NetMetrics;
 use nacre_net::identity::gate::LogAudit;
@@ -158,9 +158,9 @@ impl Cluster {
         let clock = UnixTime::now;
         let renewing = Arc::clone(&monitors);
         let keeper = Keeper { own: credentials, trust, folder: Some(folder), registry, now: Arc::default(), clock };
-        tasks.spawn(keeper.run(move |request| {
+        tasks.spawn(keeper.run(move |ask| {
             let monitors = Arc::clone(&renewing);
-            async move { monitors.renew(request).await }
+            async move { monitors.renew(ask).await }
         }));
         let first = chart.wait_for(Option::is_some);
         let waited = tokio::time::timeout(wait, first).await.map(|seen| seen.is_ok());
@@ -297,7 +297,7 @@ async fn follow(monitors: Arc<MonClient>, trust: Arc<Trust>, to: watch::Sender<O
                         Ok(Some(chart)) => {
                             let chart = Arc::new(chart);
                             newest = Some(Arc::clone(&chart));
-                            trust.set_revocations(Arc::new(revocations(&chart.map)));
+                            believe(&chart.map, &trust);
                             if to.send(Some(chart)).is_err() {
                                 return;
                             }

@@ -178,9 +178,9 @@ pub fn keep(around: Around) {
         Keeper { own: credentials, trust, folder: Some(config.data.join("tls")), registry, now, clock: UnixTime::now };
     let addresses = std::iter::once(config.address).chain(config.monitors).map(|at| at.to_string());
     let monitors = Arc::new(MonClient::new(&client, addresses, Duration::from_secs(10)));
-    tokio::spawn(keeper.run(move |request| {
+    tokio::spawn(keeper.run(move |ask| {
         let monitors = monitors.clone();
-        async move { monitors.renew(request).await }
+        async move { monitors.renew(ask).await }
     }));
 }
 
@@ -226,6 +226,9 @@ async fn follow(office: Arc<Office>, trust: Arc<Trust>, data: PathBuf) {
         let now = (office.read(|held| held.changes), office.node.hub.map().revoked.digest());
         if seen.replace(now) != Some(now) {
             trust.set_revocations(Arc::new(office.revocations()));
+            if let Err(error) = trust.set_authorities(office.trusted()) {
+                tracing::error!(%error, "the state names an authority that cannot be believed");
+            }
             let held = office.read(|held| held.authority.clone());
             if held != kept
                 && let Some(AuthorityRecord { certificate, sealed }) = &held

@@ -427,7 +427,7 @@ impl Running {
     fn spread(&self) {
         if let Some(sight) = self.history.last() {
             // First: whoever is revoked must not act under the map that says so.
-            self.trust.set_revocations(Arc::new(nacre_mon_api::keys::revocations(&sight.map)));
+            nacre_mon_api::keys::believe(&sight.map, &self.trust);
             *self.desk.sight.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(sight));
             self.couriers.follow(sight);
         }

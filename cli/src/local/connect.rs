@@ -1,6 +1,5 @@
 //! The way from an operator's verb to the monitors: as `client.admin` of the data folder.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,9 +29,21 @@ pub(crate) struct Connected {
     /// The monitors of the file.
     pub(crate) known: Vec<provision::Monitor>,
     tls: TlsClient,
+    keeper: Keeper,
 }
 
 impl Connected {
+    /// Renews the administrator's certificate, and learns which authorities are believed.
+    pub(crate) fn renew(&self, patience: Duration) -> anyhow::Result<()> {
+        let ask = |ask| self.monitors.renew(ask);
+        let renewed = async { tokio::time::timeout(patience, self.keeper.once(ask)).await };
+        match self.runtime.block_on(renewed) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => bail!("the certificate was not renewed: {error}"),
+            Err(_) => bail!("the certificate was not renewed: no monitor answered within {patience:?}"),
+        }
+    }
+
     /// A handle on these monitors alone.
     pub(crate) fn only(&self, address: String, patience: Duration) -> MonClient {
         MonClient::new(&self.tls, [address], patience)
@@ -59,24 +70,14 @@ pub(crate) fn connect(config: &ConfigArg, patience: Duration) -> anyhow::Result<
         let _inside = runtime.enter();
         MonClient::new(&tls, addresses, patience)
     };
-    renew(&runtime, &monitors, &trust, credentials, folder);
-    Ok(Connected { runtime, monitors, cluster: loaded.cluster.name.value.0.clone(), known, tls })
-}
-
-/// Renews the administrator's certificate when it is due, as a daemon does its own: whoever uses it keeps it. What comes
-/// in between is tried again by the next verb.
-fn renew(runtime: &Runtime, monitors: &MonClient, trust: &Arc<Trust>, own: Arc<Credentials>, folder: PathBuf) {
-    if Renewal::of(&own.identity()).due(UnixTime::now()) != Due::Renew {
-        return;
+    let registry = Registry::new("client");
+    let keeper =
+        Keeper { own: credentials, trust, folder: Some(folder), registry, now: Arc::default(), clock: UnixTime::now };
+    let connected = Connected { runtime, monitors, cluster: loaded.cluster.name.value.0.clone(), known, tls, keeper };
+    // When it is due, as a daemon does its own: whoever uses it keeps it. What comes in between is tried again by the
+    // next verb.
+    if Renewal::of(&connected.keeper.own.identity()).due(UnixTime::now()) == Due::Renew {
+        let _given_up = connected.renew(RENEWAL);
     }
-    let keeper = Keeper {
-        own,
-        trust: trust.clone(),
-        folder: Some(folder),
-        registry: Registry::new("client"),
-        now: Arc::default(),
-        clock: UnixTime::now,
-    };
-    let ask = |request| monitors.renew(request);
-    let _given_up = runtime.block_on(async { tokio::time::timeout(RENEWAL, keeper.once(ask)).await });
+    Ok(connected)
 }

@@ -1,15 +1,18 @@
 //! `nacre cert`: who belongs to the cluster, and who may.
 
+use std::future::Future;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use nacre_mon_api::v1;
+use nacre_mon_api::v1::cert_client::CertClient;
 use nacre_net::identity::Name;
 use nacre_net::identity::join::{RequestId, TokenId, Whom, authority_fingerprint, hex};
 use nacre_net::identity::{Caps, UnixTime};
+use tonic::transport::Channel;
 
-use super::Asking;
+use super::{Asking, PATIENCE};
 use crate::output::{Align, Out, Table};
 use crate::run::{Run, Verdict};
 
@@ -30,6 +33,8 @@ enum Verb {
     Deny(Deny),
     Caps(SetCaps),
     Revoke(Revoke),
+    Renew(Renew),
+    Rotate(Rotate),
 }
 
 impl Run for Noun {
@@ -43,6 +48,8 @@ impl Run for Noun {
             Verb::Deny(verb) => verb.run(out),
             Verb::Caps(verb) => verb.run(out),
             Verb::Revoke(verb) => verb.run(out),
+            Verb::Renew(verb) => verb.run(out),
+            Verb::Rotate(verb) => verb.run(out),
         }
     }
 }
@@ -55,7 +62,13 @@ fn listed(asking: &Asking) -> anyhow::Result<v1::CertListReply> {
     Ok(reply)
 }
 
-fn said(asking: &Asking, reply: &v1::CertReply, out: &mut Out) -> anyhow::Result<Verdict> {
+/// Makes a call that is answered with a sentence, and says it.
+fn say<F>(asking: &Asking, call: impl Fn(CertClient<Channel>) -> F, out: &mut Out) -> anyhow::Result<Verdict>
+where
+    F: Future<Output = Result<tonic::Response<v1::CertReply>, tonic::Status>>,
+{
+    let connected = asking.connect()?;
+    let reply = connected.runtime.block_on(connected.monitors.identities(call))?;
     if asking.json.json {
         out.json(&serde_json::json!({ "text": reply.text }))?;
     } else {
@@ -290,22 +303,17 @@ struct DropToken {
 
 impl Run for DropToken {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
-        let connected = self.asking.connect()?;
         let request = v1::DropTokenRequest { id: self.id.0 };
-        let reply = connected
-            .runtime
-            .block_on(connected.monitors.identities(|mut stub| async move { stub.drop_token(request).await }))?;
-        said(&self.asking, &reply, out)
+        say(&self.asking, |mut stub| async move { stub.drop_token(request).await }, out)
     }
 }
 
 fn decide(asking: &Asking, request: &v1::DecideRequest, out: &mut Out) -> anyhow::Result<Verdict> {
-    let connected = asking.connect()?;
-    let reply = connected.runtime.block_on(connected.monitors.identities(|mut stub| {
+    let call = |mut stub: CertClient<Channel>| {
         let request = request.clone();
         async move { stub.decide(request).await }
-    }))?;
-    said(asking, &reply, out)
+    };
+    say(asking, call, out)
 }
 
 /// Grant a signing request. Compare the fingerprint of its key with what the newcomer shows first.
@@ -366,13 +374,12 @@ struct SetCaps {
 
 impl Run for SetCaps {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
-        let connected = self.asking.connect()?;
         let request = v1::SetCapsRequest { name: self.name.to_string(), caps: self.caps.to_string(), now: self.now };
-        let reply = connected.runtime.block_on(connected.monitors.identities(|mut stub| {
+        let call = |mut stub: CertClient<Channel>| {
             let request = request.clone();
             async move { stub.set_caps(request).await }
-        }))?;
-        said(&self.asking, &reply, out)
+        };
+        say(&self.asking, call, out)
     }
 }
 
@@ -391,12 +398,97 @@ struct Revoke {
 
 impl Run for Revoke {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
-        let connected = self.asking.connect()?;
         let request = v1::RevokeNameRequest { name: self.name.to_string(), why: self.why };
-        let reply = connected.runtime.block_on(connected.monitors.identities(|mut stub| {
+        let call = |mut stub: CertClient<Channel>| {
             let request = request.clone();
             async move { stub.revoke(request).await }
-        }))?;
-        said(&self.asking, &reply, out)
+        };
+        say(&self.asking, call, out)
+    }
+}
+
+/// Renew the administrator's own certificate now. Every verb does so by itself when it is due.
+#[derive(Args)]
+#[command(after_long_help = "--json: {text}")]
+struct Renew {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+impl Run for Renew {
+    fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
+        self.asking.connect()?.renew(PATIENCE)?;
+        let text = "the certificate is renewed";
+        if self.asking.json.json {
+            out.json(&serde_json::json!({ "text": text }))?;
+        } else {
+            writeln!(out, "{text}")?;
+        }
+        Ok(Verdict::Good)
+    }
+}
+
+/// How often members are looked at again that are not ready for the next step.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Replace the authority that signs certificates by a new one, without anybody having to join anew.
+///
+/// Three steps: the new one is believed by every member; it signs; the old one is believed no more. Daemons and clients
+/// that run follow by themselves within seconds. Ends early, and goes on where it was when called again, if a member is
+/// away: start it, or revoke it.
+#[derive(Args)]
+#[command(after_long_help = "\
+--json: {step, text, waiting: [NAME]}; step is done, abandoned or waits. Exit code 1 while it waits.")]
+struct Rotate {
+    /// Do not wait for members that are not ready: they have to join anew.
+    #[arg(long, conflicts_with = "abandon")]
+    anyway: bool,
+    /// Give up a new authority that does not sign yet.
+    #[arg(long)]
+    abandon: bool,
+    /// How long to wait for members, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    wait: u64,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+impl Run for Rotate {
+    #[expect(clippy::disallowed_methods, reason = "a pause between two looks at members that get ready by themselves")]
+    fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
+        let connected = self.asking.connect()?;
+        let started = Instant::now();
+        // Whoever asks is a member, and is not to be waited for.
+        connected.renew(PATIENCE)?;
+        let ended = loop {
+            let request = v1::RotateRequest { anyway: self.anyway, abandon: self.abandon };
+            let reply = connected
+                .runtime
+                .block_on(connected.monitors.identities(|mut stub| async move { stub.rotate(request).await }))?;
+            match reply.step.as_str() {
+                "waits" if started.elapsed().as_secs() >= self.wait => break reply,
+                "waits" => std::thread::sleep(LOOK_AGAIN),
+                "begun" | "switched" => {
+                    if !self.asking.json.json {
+                        writeln!(out, "{}", reply.text)?;
+                        out.flush()?;
+                    }
+                    connected.renew(PATIENCE)?;
+                }
+                _ => break reply,
+            }
+        };
+        if self.asking.json.json {
+            out.json(&serde_json::json!({ "step": ended.step, "text": ended.text, "waiting": ended.waiting }))?;
+        } else {
+            writeln!(out, "{}", ended.text)?;
+            for name in &ended.waiting {
+                writeln!(out, "  {name}")?;
+            }
+            if ended.step == "waits" {
+                writeln!(out, "start them (a client: `nacre cert renew`), or revoke them, then call this verb again")?;
+            }
+        }
+        Ok(if ended.step == "waits" { Verdict::Bad } else { Verdict::Good })
     }
 }

@@ -22,8 +22,8 @@ pub use crush::{Crush, CrushDelta};
 use crate::codec::wire::{Reader, Wire, put_part};
 use crate::codec::{DecodeError, VERSION, put_changes, seal, take_changes, unseal};
 use crate::map::{
-    ClusterMap, Daemon, DaemonId, Dense, Fence, Flag, FlagState, FlagTarget, Mon, Mute, OsdInfo, OsdState, Pool,
-    Revocation, Scope, SettingValue, Shared, Table, with_sections,
+    Anchor, ClusterMap, Daemon, DaemonId, Dense, Fence, Flag, FlagState, FlagTarget, Mon, Mute, OsdInfo, OsdState,
+    Pool, Revocation, Scope, SettingValue, Shared, Table, with_sections,
 };
 
 const MAP_MAGIC: [u8; 4] = *b"NCMP";

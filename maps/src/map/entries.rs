@@ -150,6 +150,16 @@ pub struct Revocation {
 }
 record!(Revocation { until, why });
 
+/// An authority that is believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Anchor {
+    /// Its certificate in DER.
+    pub certificate: Vec<u8>,
+    /// Whether it signs; of several one does.
+    pub signs: bool,
+}
+record!(Anchor { certificate, signs });
+
 /// For whom a setting holds. A later variant wins over an earlier one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {

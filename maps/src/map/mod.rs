@@ -20,8 +20,8 @@ use std::sync::Arc;
 use nacre_proto::ids::{Epoch, MonId, OsdId, PgId, PoolId, SessionId, Stamp, Uuid};
 
 pub use entries::{
-    Daemon, DaemonId, DaemonKind, DaemonState, Fence, Flag, FlagState, FlagTarget, Mon, Mute, Revocation, Scope,
-    SettingValue,
+    Anchor, Daemon, DaemonId, DaemonKind, DaemonState, Fence, Flag, FlagState, FlagTarget, Mon, Mute, Revocation,
+    Scope, SettingValue,
 };
 pub use osd::{OsdFlags, OsdInfo, OsdState};
 pub use pool::{Compression, CompressionAlgorithm, CompressionMode, ErasureProfile, PgAuto, Pool, PoolFlags, PoolKind};
@@ -64,6 +64,8 @@ macro_rules! with_sections {
             14 mons: Shared<MonId, Arc<Mon>>,
             /// Certificates that are refused, by serial number.
             15 revoked: Shared<Vec<u8>, Arc<Revocation>>,
+            /// The authorities whose certificates are believed, by fingerprint; empty until the first one is replaced.
+            16 authorities: Shared<Vec<u8>, Arc<Anchor>>,
         }
     };
 }

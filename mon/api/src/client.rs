@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nacre_net::identity::Kind;
+use nacre_net::tls::renew::{Answer, Ask};
 use nacre_net::tls::{Expect, TlsClient};
 use nacre_proto::status::{Code, Retry, Status};
 use nacre_proto::v1::{FailureReply, FailureReports, OsdBeacon, OsdBeaconReply};
@@ -143,15 +144,20 @@ impl MonClient {
         .await
     }
 
-    /// The caller's own next certificate, for a signing request in DER.
-    pub async fn renew(&self, request: Vec<u8>) -> Result<Vec<u8>, Status> {
-        let request = v1::RenewRequest { request: request.into(), ..Default::default() };
+    /// The caller's own next certificate.
+    pub async fn renew(&self, ask: Ask) -> Result<Answer, Status> {
+        let trusts = ask.trusts.iter().map(|print| print.to_vec().into()).collect();
+        let request = v1::RenewRequest { request: ask.request.into(), trusts, ..Default::default() };
         let reply = self.identities(|mut stub| {
             let request = request.clone();
             async move { stub.renew(request).await }
         });
-        match reply.await?.answer {
-            Some(v1::join_reply::Answer::Certificate(certificate)) => Ok(certificate.to_vec()),
+        let v1::JoinReply { answer, authorities } = reply.await?;
+        match answer {
+            Some(v1::join_reply::Answer::Certificate(certificate)) => Ok(Answer {
+                certificate: certificate.to_vec(),
+                authorities: authorities.iter().map(|der| der.to_vec()).collect(),
+            }),
             _ => Err(Status::new(Code::Internal, "the monitors answered a renewal with no certificate")),
         }
     }

@@ -154,12 +154,17 @@ async fn ask(newcomer: &Newcomer, folder: &Path, address: &str) -> Result<Joined
         Some(Answer::Certificate(certificate)) => {
             let useless = |error: &dyn std::fmt::Display| JoinFailure::Useless(error.to_string());
             let pair = Keypair { certificate: certificate.to_vec(), key };
-            let trust = Trust::new(monitor.cluster, vec![authority.clone()]).map_err(|error| useless(&error))?;
+            // While the authority is replaced there are two; ours is among them.
+            let mut authorities: Vec<Vec<u8>> = reply.authorities.iter().map(|der| der.to_vec()).collect();
+            if !authorities.contains(&authority) {
+                authorities = vec![authority];
+            }
+            let trust = Trust::new(monitor.cluster, authorities.clone()).map_err(|error| useless(&error))?;
             let identity = trust.judge_own(&pair.certificate, UnixTime::now()).map_err(|error| useless(&error))?;
             if identity.name != newcomer.name {
                 return Err(JoinFailure::Useless(format!("it is for {}", identity.name)));
             }
-            files::store(folder, &pair, &[authority])?;
+            files::store(folder, &pair, &authorities)?;
             files::clear_request(folder)?;
             Ok(Joined::Member(identity))
         }

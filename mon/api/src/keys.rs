@@ -23,6 +23,21 @@ pub fn revocations(map: &ClusterMap) -> Revocations {
     list
 }
 
+/// The authorities a map names, the one that signs first; none until the first one is replaced.
+pub fn authorities(map: &ClusterMap) -> Vec<Vec<u8>> {
+    let mut named: Vec<_> = map.authorities.values().collect();
+    named.sort_by_key(|anchor| !anchor.signs);
+    named.into_iter().map(|anchor| anchor.certificate.clone()).collect()
+}
+
+/// Believes what a map says, and no more what it revokes.
+pub fn believe(map: &ClusterMap, trust: &Trust) {
+    trust.set_revocations(Arc::new(revocations(map)));
+    if let Err(error) = trust.set_authorities(authorities(map)) {
+        tracing::error!(%error, "the map names an authority that cannot be believed");
+    }
+}
+
 /// Renews the daemon's certificate for as long as it lives, with a new key each time, and lets its admin socket show it
 /// and renew it at once. Call it within the runtime.
 pub fn keep(around: &Daemon, own: Arc<Credentials>, trust: Arc<Trust>, folder: PathBuf, monitors: Arc<MonClient>) {
@@ -43,8 +58,8 @@ pub fn keep(around: &Daemon, own: Arc<Credentials>, trust: Arc<Trust>, folder: P
     });
     let registry = around.registry.clone();
     let keeper = Keeper { own, trust, folder: Some(folder), registry, now, clock: UnixTime::now };
-    tokio::spawn(keeper.run(move |request| {
+    tokio::spawn(keeper.run(move |ask| {
         let monitors = monitors.clone();
-        async move { monitors.renew(request).await }
+        async move { monitors.renew(ask).await }
     }));
 }

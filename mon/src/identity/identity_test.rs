@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nacre_net::identity::authority::SigningRequest;
-use nacre_net::identity::join::{Answer, Whom};
+use nacre_net::identity::join::{self, Answer, Whom};
 use nacre_net::identity::{Authority, Caps, ClusterId, Kind};
 
 use super::super::member_of;
@@ -72,13 +72,36 @@ fn every_change_reads_as_it_was_written_and_leads_to_the_same_state() {
     let again = nacre_net::identity::Grant { name: name.clone(), caps: Caps::default(), generation };
     let next = authority.sign(&osd, &again, NOW, DAY).unwrap();
     let issued = Issued::of(next, osd.fingerprint(), NOW).unwrap();
-    change(&mut sent, Change::Desk(DeskChange::Renewed { name: name.clone(), generation, issued }));
+    let trusts = vec![join::authority_fingerprint(authority.certificate())];
+    change(&mut sent, Change::Desk(DeskChange::Renewed { name: name.clone(), generation, issued, trusts }));
     assert_eq!(sent.desk.members[&name].held.len(), 2);
+
+    // From one authority to another; what does not fit does nothing.
+    let record = |byte| AuthorityRecord { certificate: vec![byte; 9], sealed: vec![byte] };
+    let (second, third) = (record(7), record(8));
+    change(&mut sent, Change::Switched(second.fingerprint()));
+    assert_eq!(sent.trusted(), [authority.certificate()]);
+    change(&mut sent, Change::NextMade(third.clone()));
+    change(&mut sent, Change::Abandoned(third.fingerprint()));
+    change(&mut sent, Change::NextMade(second.clone()));
+    change(&mut sent, Change::NextMade(third.clone()));
+    assert_eq!(sent.trusted(), [authority.certificate(), &second.certificate]);
+    assert_eq!(sent.desk.without(&second.fingerprint()).len(), 3, "nobody has said that they believe it");
+    change(&mut sent, Change::Switched(third.fingerprint()));
+    assert!(sent.desk.of_former().is_empty());
+    change(&mut sent, Change::Switched(second.fingerprint()));
+    assert_eq!(sent.trusted(), [second.certificate.as_slice(), authority.certificate()], "the one that signs first");
+    assert_eq!(sent.desk.of_former().len(), 3);
+    change(&mut sent, Change::NextMade(third));
+    change(&mut sent, Change::Retired(second.fingerprint()));
+    assert_eq!(sent.trusted().len(), 2, "one change at a time");
+    change(&mut sent, Change::Retired(join::authority_fingerprint(authority.certificate())));
+    assert_eq!(sent.trusted(), [second.certificate]);
     let revoked = sent.desk.revoke(&name, admin, "stolen", NOW).unwrap();
     change(&mut sent, Change::Desk(revoked));
     change(&mut sent, Change::Desk(DeskChange::Swept(NOW.after(DAY * 2))));
     assert!(!sent.desk.members.contains_key(&name), "what was revoked is forgotten when its certificates have ended");
-    assert_eq!(kinds.len(), 11, "{kinds:?}");
+    assert_eq!(kinds.len(), 15, "{kinds:?}");
 }
 
 #[test]
@@ -94,6 +117,9 @@ fn messages_that_make_no_sense_are_refused() {
         Sent::MemberSet(v1::Enrolled::default()),
         Sent::Renewed(v1::Renewed::default()),
         Sent::Revoked(v1::NameRevoked::default()),
+        Sent::Switched(Bytes::new()),
+        Sent::Retired(vec![1; 31].into()),
+        Sent::Abandoned(vec![1; 33].into()),
     ];
     for change in bad {
         assert!(change_from(v1::IdentityChange { change: Some(change.clone()) }).is_err(), "{change:?}");

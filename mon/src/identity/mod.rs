@@ -2,8 +2,13 @@
 //! [`nacre_net::identity::join`]. [`wire`]: its form in the log and in snapshots. [`office`]: what the leader does
 //! between a call and an entry: reads the state, draws random numbers, signs.
 //!
-//! Invariants: applying reads no clock and no randomness; the authority is set once; every certificate that was handed
-//! out after the cluster's birth is on record here before it is handed out.
+//! Invariants: applying reads no clock and no randomness; every certificate that was handed out after the cluster's birth
+//! is on record here before it is handed out; one authority signs, and it was believed by every member before it did,
+//! unless an operator would not wait.
+//!
+//! From one authority to another it is three steps. **Begun**: the next one is believed besides. **Switched**: it signs,
+//! and the former one is still believed. **Done**: the former one is not. Who is believed stands in the cluster map from
+//! the first step on; members that see it there renew at once and say so.
 
 pub mod office;
 pub mod wire;
@@ -25,6 +30,10 @@ pub struct AuthorityRecord {
 pub struct Identities {
     /// The authority; none until the cluster's birth was applied.
     pub authority: Option<AuthorityRecord>,
+    /// The authority that is to sign next, while it is only believed.
+    pub next: Option<AuthorityRecord>,
+    /// The certificate of the one that signed before, while it is believed.
+    pub former: Option<Vec<u8>>,
     /// Members, tokens, requests.
     pub desk: Desk,
     /// Counts changes.
@@ -36,8 +45,30 @@ pub struct Identities {
 pub enum Change {
     /// The authority and the first members.
     Born(AuthorityRecord, Vec<(Name, Member)>),
+    /// The next authority is made: believed from now on.
+    NextMade(AuthorityRecord),
+    /// The next authority, of this fingerprint, signs.
+    Switched([u8; 32]),
+    /// The former authority, of this fingerprint, is believed no more.
+    Retired([u8; 32]),
+    /// The next authority, of this fingerprint, is not to be.
+    Abandoned([u8; 32]),
     /// Anything else.
     Desk(join::Change),
+}
+
+impl Change {
+    /// Whether it is about authorities, of which the map tells.
+    pub fn is_of_authorities(&self) -> bool {
+        !matches!(self, Change::Desk(_) | Change::Born(..))
+    }
+}
+
+impl AuthorityRecord {
+    /// By which it is named.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        join::authority_fingerprint(&self.certificate)
+    }
 }
 
 impl Identities {
@@ -55,7 +86,43 @@ impl Identities {
                 )
             }
             Change::Desk(change) => (line(change), self.desk.apply(change)),
+            rotation => (self.rotate(rotation), Vec::new()),
         }
+    }
+
+    /// A step from one authority to another. One that does not fit does nothing.
+    fn rotate(&mut self, change: &Change) -> Option<String> {
+        let is_next = |print: &[u8; 32], next: &Option<AuthorityRecord>| {
+            next.as_ref().is_some_and(|next| next.fingerprint() == *print)
+        };
+        Some(match change {
+            Change::NextMade(next) if self.next.is_none() && self.former.is_none() && self.authority.is_some() => {
+                self.next = Some(next.clone());
+                format!("authority {} is made and believed; it does not sign yet", join::hex(&next.fingerprint()))
+            }
+            Change::Switched(print) if is_next(print, &self.next) => {
+                self.former = self.authority.take().map(|record| record.certificate);
+                self.authority = self.next.take();
+                self.desk.switched();
+                format!("authority {} signs", join::hex(print))
+            }
+            Change::Retired(print) if self.former.as_deref().map(join::authority_fingerprint) == Some(*print) => {
+                self.former = None;
+                format!("authority {} is believed no more", join::hex(print))
+            }
+            Change::Abandoned(print) if is_next(print, &self.next) => {
+                self.next = None;
+                format!("authority {} is abandoned before it signed", join::hex(print))
+            }
+            _ => return None,
+        })
+    }
+
+    /// Certificates of the authorities that are believed, the one that signs first.
+    pub fn trusted(&self) -> Vec<Vec<u8>> {
+        let certificate = |record: &AuthorityRecord| record.certificate.clone();
+        let signing = self.authority.as_ref().map(certificate);
+        signing.into_iter().chain(self.next.as_ref().map(certificate)).chain(self.former.clone()).collect()
     }
 }
 
@@ -94,6 +161,7 @@ pub fn member_of(certificate: &[u8]) -> Result<(Name, Member), IdentityError> {
         serial: says.serial.0.to_vec(),
         at: says.not_before,
         not_after: says.not_after,
+        former: false,
     };
     Ok((says.name, Member { held: vec![held], ..Member::new(says.caps, says.generation) }))
 }

@@ -18,13 +18,15 @@ use nacre_net::identity::{
 use nacre_proto::status::{Code, Status};
 use tokio::sync::Mutex;
 
-use super::{Change, Identities, wire};
+use super::{AuthorityRecord, Change, Identities, wire};
 use crate::node::{Elsewhere, Node};
 
 /// What the seal is for: part of what it authenticates.
 pub const PURPOSE: &str = "nacre authority key";
 /// How long a token is good if nothing else was asked for.
 const TOKEN_LIFE: Duration = Duration::from_secs(3600);
+/// How long an authority lives: longer than it should be kept.
+const AUTHORITY_LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
 
 /// See the module.
 pub struct Office {
@@ -123,7 +125,12 @@ impl Office {
     }
 
     fn authorities(&self) -> Vec<bytes::Bytes> {
-        self.read(|held| held.authority.iter().map(|record| record.certificate.clone().into()).collect())
+        self.trusted().into_iter().map(bytes::Bytes::from).collect()
+    }
+
+    /// Certificates of the authorities that are believed, the one that signs first.
+    pub fn trusted(&self) -> Vec<Vec<u8>> {
+        self.read(Identities::trusted)
     }
 
     async fn commit(&self, turn: &mut Turn, who: String, change: &Change) -> Result<(), Elsewhere> {
@@ -147,7 +154,12 @@ impl Office {
         let now = UnixTime::now();
         let certificate =
             self.authority()?.sign(&to_sign.request, &to_sign.grant, now, self.lifetime()).map_err(invalid)?;
-        to_sign.signed(certificate, now).map_err(own)
+        let mut change = to_sign.signed(certificate, now).map_err(own)?;
+        if let DeskChange::TokenUsed { member, .. } | DeskChange::Approved { member, .. } = &mut change {
+            // They come with its certificate.
+            member.trusts = self.trusted().iter().map(|der| join::authority_fingerprint(der)).collect();
+        }
+        Ok(change)
     }
 
     /// Puts the authority and the first members into the state, unless they are there.
@@ -231,7 +243,9 @@ impl Office {
         let certificate = self.authority()?.sign(&request, &grant, now, self.lifetime()).map_err(invalid)?;
         let issued = Issued::of(certificate.clone(), request.fingerprint(), now).map_err(own)?;
         let serial = issued.serial.clone();
-        let change = DeskChange::Renewed { name: name.clone(), generation: grant.generation, issued };
+        let trusts =
+            wire::prints_from(&message.trusts).map_err(|error| Status::new(Code::Invalid, error.to_string()))?;
+        let change = DeskChange::Renewed { name: name.clone(), generation: grant.generation, issued, trusts };
         self.commit(&mut turn, name.to_string(), &Change::Desk(change)).await?;
         let known = self.read(|held| {
             held.desk.members.get(&name).is_some_and(|member| member.held.iter().any(|held| held.serial == serial))
@@ -344,6 +358,60 @@ impl Office {
         let when =
             if message.now { "its certificates are void, let it join anew" } else { "from its next certificate on" };
         Ok(v1::CertReply { text: format!("{name} has \"{caps}\", {when}") })
+    }
+
+    /// Takes the next step from one authority to another, if all are ready for it: see [`super`].
+    pub async fn rotate(&self, who: String, message: &v1::RotateRequest) -> Result<v1::RotateReply, Elsewhere> {
+        let reply =
+            |step: &str, waiting: Vec<String>, text: String| v1::RotateReply { text, step: step.into(), waiting };
+        let mut turn = self.turn.lock().await;
+        self.node.leads().await?;
+        let (authority, next, former) =
+            self.read(|held| (held.authority.clone(), held.next.clone(), held.former.clone()));
+        let names = |names: Vec<&Name>| names.into_iter().map(Name::to_string).collect::<Vec<_>>();
+        if message.abandon {
+            let next = next.ok_or_else(|| {
+                Status::new(Code::Refused, "there is no authority that does not sign yet: nothing to abandon")
+            })?;
+            self.commit(&mut turn, who, &Change::Abandoned(next.fingerprint())).await?;
+            return Ok(reply("abandoned", Vec::new(), "the next authority is abandoned".into()));
+        }
+        if let Some(next) = next {
+            let print = next.fingerprint();
+            let waiting = self.read(|held| names(held.desk.without(&print)));
+            if !waiting.is_empty() && !message.anyway {
+                let text = format!("{} members do not believe the next authority yet", waiting.len());
+                return Ok(reply("waits", waiting, text));
+            }
+            self.commit(&mut turn, who, &Change::Switched(print)).await?;
+            return Ok(reply("switched", Vec::new(), format!("authority {} signs", hex(&print))));
+        }
+        if let Some(former) = former {
+            let waiting = self.read(|held| names(held.desk.of_former()));
+            if !waiting.is_empty() && !message.anyway {
+                let text = format!("{} members have no certificate of the new authority yet", waiting.len());
+                return Ok(reply("waits", waiting, text));
+            }
+            let print = join::authority_fingerprint(&former);
+            self.commit(&mut turn, who, &Change::Retired(print)).await?;
+            return Ok(reply("done", Vec::new(), format!("authority {} is believed no more", hex(&print))));
+        }
+        if authority.is_none() {
+            let text = "the cluster's authority has not reached the monitors yet: ask again";
+            return Err(Status::new(Code::Unavailable, text).into());
+        }
+        let seal = self.seal.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(|| {
+            Status::new(
+                Code::Unavailable,
+                "the leading monitor has no seal key: move leadership (`nacre mon lead`), then ask again",
+            )
+        })?;
+        let made = Authority::create(self.cluster, UnixTime::now(), AUTHORITY_LIFE).map_err(own)?;
+        let sealed = seal.seal(PURPOSE, &made.keypair().key).map_err(own)?;
+        let record = AuthorityRecord { certificate: made.certificate().to_vec(), sealed };
+        let print = record.fingerprint();
+        self.commit(&mut turn, who, &Change::NextMade(record)).await?;
+        Ok(reply("begun", Vec::new(), format!("authority {} is believed besides; it does not sign yet", hex(&print))))
     }
 
     /// Everything an operator may see.

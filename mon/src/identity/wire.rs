@@ -25,6 +25,15 @@ fn print(bytes: &Bytes, what: &'static str) -> Result<[u8; 32], WireError> {
     <[u8; 32]>::try_from(&bytes[..]).map_err(|_| WireError::Missing(what))
 }
 
+fn prints_to(prints: &[[u8; 32]]) -> Vec<Bytes> {
+    prints.iter().map(|print| print.to_vec().into()).collect()
+}
+
+/// Fingerprints of authorities. There are never more than three.
+pub fn prints_from(sent: &[Bytes]) -> Result<Vec<[u8; 32]>, WireError> {
+    sent.iter().take(8).map(|bytes| print(bytes, "fingerprint of an authority")).collect()
+}
+
 fn issued_to(issued: &Issued) -> v1::IssuedRecord {
     v1::IssuedRecord {
         fingerprint: issued.fingerprint.to_vec().into(),
@@ -32,6 +41,7 @@ fn issued_to(issued: &Issued) -> v1::IssuedRecord {
         serial: issued.serial.clone().into(),
         at: issued.at.0,
         not_after: issued.not_after.0,
+        former: false,
     }
 }
 
@@ -54,6 +64,7 @@ pub fn member_to(name: &Name, member: &Member) -> v1::Enrolled {
         serial: held.serial.clone().into(),
         at: held.at.0,
         not_after: held.not_after.0,
+        former: held.former,
     };
     v1::Enrolled {
         name: name.to_string(),
@@ -66,6 +77,7 @@ pub fn member_to(name: &Name, member: &Member) -> v1::Enrolled {
             at: gone.at.0,
             until: gone.until.0,
         }),
+        trusts: prints_to(&member.trusts),
     }
 }
 
@@ -77,6 +89,7 @@ fn member_from(sent: Option<v1::Enrolled>) -> Result<(Name, Member), WireError> 
             serial: held.serial.to_vec(),
             at: UnixTime(held.at),
             not_after: UnixTime(held.not_after),
+            former: held.former,
         })
     };
     let gone = |gone: v1::GoneRecord| {
@@ -92,12 +105,18 @@ fn member_from(sent: Option<v1::Enrolled>) -> Result<(Name, Member), WireError> 
         generation: sent.generation,
         held: sent.held.into_iter().map(held).collect::<Result<_, WireError>>()?,
         gone: sent.gone.map(gone).transpose()?,
+        trusts: prints_from(&sent.trusts)?,
     };
     Ok((sent.name.parse()?, member))
 }
 
 fn whole(name: Option<&Name>, member: &Member) -> Option<v1::Enrolled> {
-    let mut sent = v1::Enrolled { caps: member.caps.to_string(), generation: member.generation, ..Default::default() };
+    let mut sent = v1::Enrolled {
+        caps: member.caps.to_string(),
+        generation: member.generation,
+        trusts: prints_to(&member.trusts),
+        ..Default::default()
+    };
     if let Some(name) = name {
         sent = member_to(name, member);
     }
@@ -189,6 +208,10 @@ pub fn change_to(change: &Change) -> v1::IdentityChange {
             authority: Some(authority_to(authority)),
             members: members.iter().map(|(name, member)| member_to(name, member)).collect(),
         }),
+        Change::NextMade(record) => Sent::NextMade(authority_to(record)),
+        Change::Switched(of) => Sent::Switched(of.to_vec().into()),
+        Change::Retired(of) => Sent::Retired(of.to_vec().into()),
+        Change::Abandoned(of) => Sent::Abandoned(of.to_vec().into()),
         Change::Desk(change) => match change {
             C::TokenMade { id, record } => Sent::TokenMade(token_to(*id, record)),
             C::TokenDropped(id) => Sent::TokenDropped(id.0),
@@ -203,10 +226,11 @@ pub fn change_to(change: &Change) -> v1::IdentityChange {
             }
             C::Denied { id, by, why, at } => Sent::Denied(v1::Denied { id: id.0, denial: Some(denial(by, why, *at)) }),
             C::MemberSet { name, member } => Sent::MemberSet(member_to(name, member)),
-            C::Renewed { name, generation, issued } => Sent::Renewed(v1::Renewed {
+            C::Renewed { name, generation, issued, trusts } => Sent::Renewed(v1::Renewed {
                 name: name.to_string(),
                 generation: *generation,
                 issued: Some(issued_to(issued)),
+                trusts: prints_to(trusts),
             }),
             C::Revoked { name, by, why, at } => {
                 Sent::Revoked(v1::NameRevoked { name: name.to_string(), denial: Some(denial(by, why, *at)) })
@@ -226,6 +250,10 @@ pub fn change_from(sent: v1::IdentityChange) -> Result<Change, WireError> {
             let members = born.members.into_iter().map(|member| member_from(Some(member)));
             return Ok(Change::Born(authority, members.collect::<Result<_, _>>()?));
         }
+        Sent::NextMade(record) => return Ok(Change::NextMade(authority_from(record))),
+        Sent::Switched(of) => return Ok(Change::Switched(print(&of, "fingerprint of an authority")?)),
+        Sent::Retired(of) => return Ok(Change::Retired(print(&of, "fingerprint of an authority")?)),
+        Sent::Abandoned(of) => return Ok(Change::Abandoned(print(&of, "fingerprint of an authority")?)),
         Sent::TokenMade(sent) => {
             let (id, record) = token_from(sent)?;
             C::TokenMade { id, record }
@@ -241,7 +269,8 @@ pub fn change_from(sent: v1::IdentityChange) -> Result<Change, WireError> {
         }
         Sent::Approved(sent) => {
             let member = sent.member.ok_or(WireError::Missing("member"))?;
-            let member = Member::new(member.caps.parse()?, member.generation);
+            let trusts = prints_from(&member.trusts)?;
+            let member = Member { trusts, ..Member::new(member.caps.parse()?, member.generation) };
             C::Approved { id: RequestId(sent.id), member, issued: issued_from(sent.issued)? }
         }
         Sent::Denied(sent) => {
@@ -253,7 +282,13 @@ pub fn change_from(sent: v1::IdentityChange) -> Result<Change, WireError> {
             C::MemberSet { name, member }
         }
         Sent::Renewed(sent) => {
-            C::Renewed { name: sent.name.parse()?, generation: sent.generation, issued: issued_from(sent.issued)? }
+            let trusts = prints_from(&sent.trusts)?;
+            C::Renewed {
+                name: sent.name.parse()?,
+                generation: sent.generation,
+                issued: issued_from(sent.issued)?,
+                trusts,
+            }
         }
         Sent::Revoked(sent) => {
             let (by, why, at) = denial_from(sent.denial)?;
@@ -272,6 +307,8 @@ impl Identities {
             tokens: self.desk.tokens.iter().map(|(id, record)| token_to(*id, record)).collect(),
             requests: self.desk.requests.iter().map(|(id, record)| request_to(*id, record)).collect(),
             changes: self.changes,
+            next: self.next.as_ref().map(authority_to),
+            former: self.former.clone().unwrap_or_default().into(),
         }
     }
 
@@ -280,6 +317,8 @@ impl Identities {
         let Some(sent) = sent else { return Ok(Identities::default()) };
         let mut this = Identities {
             authority: sent.authority.map(authority_from),
+            next: sent.next.map(authority_from),
+            former: Some(sent.former.to_vec()).filter(|former| !former.is_empty()),
             changes: sent.changes,
             ..Identities::default()
         };

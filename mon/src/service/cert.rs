@@ -92,6 +92,12 @@ impl Cert for CertService {
         done_or_passed_on!(self, guest, message, set_caps, self.office.set_caps(guest.who.clone(), &message))
     }
 
+    async fn rotate(&self, request: Request<v1::RotateRequest>) -> Result<Response<v1::RotateReply>, tonic::Status> {
+        let guest = self.door.admit("cert rotate", Ops::ADMIN, &request)?;
+        let message = request.into_inner();
+        done_or_passed_on!(self, guest, message, rotate, self.office.rotate(guest.who.clone(), &message))
+    }
+
     async fn renew(&self, request: Request<v1::RenewRequest>) -> Result<Response<v1::JoinReply>, tonic::Status> {
         // Whoever is believed may go on being believed: no capability is needed.
         let (guest, identity) = self.door.know("cert renew", &request)?;

@@ -10,10 +10,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nacre_maps::map::{Mon, Table};
+use nacre_maps::map::{Anchor, Mon, Table};
 use nacre_maps::rules::{self, Asker};
 use nacre_maps::{ClusterMap, Draft, Increment};
 use nacre_mon_api::v1;
+use nacre_net::identity::join::authority_fingerprint;
 use nacre_proto::ids::{MonId, Stamp};
 use nacre_proto::status::{Code, Status};
 use nacre_proto::v1::MapCommand;
@@ -168,10 +169,36 @@ impl State {
             self.adopt(&outcome.increments);
             increments.extend(outcome.increments);
         }
+        if change.is_of_authorities() && line.is_some() {
+            let increment = self.authorities(asker.now);
+            self.adopt(increment.as_slice());
+            increments.extend(increment);
+        }
         if let Some(line) = &line {
             self.log(request, AUDIT, "info", line.clone());
         }
         Ok(Applied { outcome: Outcome { text: line.unwrap_or_default(), ..Outcome::default() }, increments })
+    }
+
+    /// The map, with the authorities that are believed.
+    fn authorities(&self, now: Stamp) -> Option<Increment> {
+        let mut draft = Draft::of(&self.map, now);
+        let signing = self.identities.authority.as_ref().map(|record| record.certificate.clone());
+        let believed: BTreeMap<Vec<u8>, Anchor> = (self.identities.trusted().into_iter())
+            .map(|certificate| {
+                let signs = signing.as_ref() == Some(&certificate);
+                (authority_fingerprint(&certificate).to_vec(), Anchor { certificate, signs })
+            })
+            .collect();
+        let gone: Vec<Vec<u8>> =
+            draft.authorities.keys().filter(|print| !believed.contains_key(*print)).cloned().collect();
+        for print in gone {
+            draft.authorities.remove(&print);
+        }
+        for (print, anchor) in believed {
+            let _always_fits = draft.authorities.set(print, Arc::new(anchor));
+        }
+        draft.finish()
     }
 
     fn log(&mut self, request: &Request, channel: &str, level: &str, text: String) {

@@ -9,12 +9,31 @@ use std::time::Duration;
 
 use super::{Credentials, Trust, files};
 use crate::identity::authority::SigningRequest;
+use crate::identity::join::authority_fingerprint;
 use crate::identity::renewal::Due;
 use crate::identity::{Keypair, Renewal, UnixTime};
 use crate::metrics::Registry;
 
 /// A sleep is no longer than this: the machine's clock may be set, and its sleep is not counted as time.
 const LONGEST_SLEEP: Duration = Duration::from_secs(600);
+
+/// What is asked of the monitors.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// A signing request in DER.
+    pub request: Vec<u8>,
+    /// Fingerprints of the authorities that are believed.
+    pub trusts: Vec<[u8; 32]>,
+}
+
+/// What they answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The certificate.
+    pub certificate: Vec<u8>,
+    /// The authorities that are to be believed, the one that signs first.
+    pub authorities: Vec<Vec<u8>>,
+}
 
 /// What the renewal works on.
 pub struct Keeper {
@@ -33,11 +52,12 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Renews for ever. `ask` sends a signing request to the monitors and gives the certificate they signed. Returns only
-    /// if the certificate has expired: then the process must join anew.
-    pub async fn run<F, E>(self, mut ask: impl FnMut(Vec<u8>) -> F)
+    /// Renews for ever, and also when other authorities are believed, so that the monitors hear of it and a new one
+    /// signs. `ask` sends a signing request to the monitors and gives what they answer. Returns only if the certificate
+    /// has expired: then the process must join anew.
+    pub async fn run<F, E>(self, mut ask: impl FnMut(Ask) -> F)
     where
-        F: Future<Output = Result<Vec<u8>, E>>,
+        F: Future<Output = Result<Answer, E>>,
         E: std::fmt::Display,
     {
         let count = |outcome| {
@@ -46,6 +66,8 @@ impl Keeper {
         };
         let (done, failed) = (count("done"), count("failed"));
         let mut plan = Renewal::of(&self.own.identity());
+        let mut told = self.trust.news();
+        let mut said = self.trust.authorities();
         loop {
             let now = (self.clock)();
             let mut due = plan.due(now);
@@ -53,6 +75,14 @@ impl Keeper {
                 tokio::select! {
                     () = tokio::time::sleep(until.since(now).min(LONGEST_SLEEP)) => continue,
                     () = self.now.notified() => due = Due::Renew,
+                    _ = told.changed() => {
+                        let believed = self.trust.authorities();
+                        if believed == said {
+                            continue;
+                        }
+                        said = believed;
+                        due = Due::Renew;
+                    }
                 }
             }
             match due {
@@ -81,23 +111,37 @@ impl Keeper {
     }
 
     /// Renews once, now: for a process that does not live long.
-    pub async fn once<F, E>(&self, mut ask: impl FnMut(Vec<u8>) -> F) -> Result<(), String>
+    pub async fn once<F, E>(&self, mut ask: impl FnMut(Ask) -> F) -> Result<(), String>
     where
-        F: Future<Output = Result<Vec<u8>, E>>,
+        F: Future<Output = Result<Answer, E>>,
         E: std::fmt::Display,
     {
         self.renew(&mut ask).await
     }
 
-    async fn renew<F, E>(&self, ask: &mut impl FnMut(Vec<u8>) -> F) -> Result<(), String>
+    /// Once, and once more if the answer names other authorities: so that the monitors know that they are believed.
+    async fn renew<F, E>(&self, ask: &mut impl FnMut(Ask) -> F) -> Result<(), String>
     where
-        F: Future<Output = Result<Vec<u8>, E>>,
+        F: Future<Output = Result<Answer, E>>,
+        E: std::fmt::Display,
+    {
+        let before = self.trust.authorities();
+        self.step(ask).await?;
+        if self.trust.authorities() != before { self.step(ask).await } else { Ok(()) }
+    }
+
+    async fn step<F, E>(&self, ask: &mut impl FnMut(Ask) -> F) -> Result<(), String>
+    where
+        F: Future<Output = Result<Answer, E>>,
         E: std::fmt::Display,
     {
         let now = self.own.identity();
         let (request, key) = SigningRequest::make(now.cluster, &now.name, &now.caps).map_err(|e| e.to_string())?;
-        let certificate = ask(request).await.map_err(|e| e.to_string())?;
+        let trusts = self.trust.authorities().iter().map(|der| authority_fingerprint(der)).collect();
+        let Answer { certificate, authorities } = ask(Ask { request, trusts }).await.map_err(|e| e.to_string())?;
         let pair = Keypair { certificate, key };
+        // The monitor that says so is believed: it has proven who it is.
+        self.trust.set_authorities(authorities).map_err(|e| e.to_string())?;
         let authorities = self.trust.authorities();
         // What peers would refuse must not replace what they believe.
         self.trust.judge_own(&pair.certificate, (self.clock)()).map_err(|e| e.to_string())?;
@@ -141,17 +185,17 @@ mod tests {
             clock: || UnixTime(NOW.load(Ordering::SeqCst)),
         };
         let (mut asked, signer) = (0, authority.clone());
-        let task = tokio::spawn(keeper.run(move |request| {
+        let task = tokio::spawn(keeper.run(move |ask| {
             // The paused clock of the runtime is the clock of the world.
             asked += 1;
             let now = UnixTime(NOW.load(Ordering::SeqCst));
-            let request = SigningRequest::read(&request).unwrap();
+            let request = SigningRequest::read(&ask.request).unwrap();
             let answer = match asked {
                 1 => Err("no monitor answers"),
                 2 => Ok(foreign.sign(&request, &grant, now, DAY).unwrap()),
                 _ => Ok(signer.sign(&request, &grant, now, DAY).unwrap()),
             };
-            async move { answer }
+            async move { answer.map(|certificate| Answer { certificate, authorities: Vec::new() }) }
         }));
         let before = own.identity();
         while own.identity().serial == before.serial {

@@ -202,8 +202,12 @@ impl Trust {
         });
     }
 
-    /// Other authorities, for example old and new one while the authority is replaced.
+    /// Other authorities, for example old and new one while the authority is replaced; the one that signs first. None at
+    /// all is no news: then those that are believed stay.
     pub fn set_authorities(&self, authorities: Vec<Vec<u8>>) -> Result<(), TlsError> {
+        if authorities.is_empty() || self.current().authorities == authorities {
+            return Ok(());
+        }
         let revocations = self.current().revocations.clone();
         self.replace(anchors(authorities, revocations)?);
         Ok(())
@@ -213,6 +217,12 @@ impl Trust {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
+    }
+
+    /// Tells of each change.
+    #[must_use]
+    pub fn news(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.told.subscribe()
     }
 
     /// Returns when a peer that is believed now is no longer: its certificate has ended or was revoked. For the owner of

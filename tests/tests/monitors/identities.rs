@@ -202,6 +202,93 @@ fn a_client_that_lives_long_renews_its_certificate() {
 }
 
 #[test]
+fn the_authority_is_replaced_while_the_cluster_runs() {
+    let cluster = Cluster::up();
+    until("the monitors hold the authority", SOON, || cluster.member("mon.2").is_some());
+    let (old, stolen) = (cluster.listed()["authority"].clone(), cluster.authority());
+    // A client that runs, and one that is away.
+    for name in ["client.carol", "client.bob"] {
+        let token = cluster.token(&[name, "--caps", "mon r"]);
+        let (good, _, err) = cluster.join(name, &["--token-file", &token]);
+        assert!(good, "{err}");
+    }
+    let monitors = cluster.monitors();
+    let settings =
+        || Settings::of_folder(&cluster.newcomer("client.carol"), monitors.split(',').map(str::to_owned)).unwrap();
+    let carol = cluster.runtime.block_on(nacre_client::Cluster::connect(settings())).unwrap();
+
+    // Whoever is away holds it up: nobody is locked out by chance.
+    let (good, out, _) = cluster.try_nacre(&["cert", "rotate", "--wait", "20", "--json"]);
+    let waits = json(&out);
+    assert!(!good && waits["step"] == "waits", "{out}");
+    assert_eq!(waits["waiting"], serde_json::json!(["client.bob"]), "{out}");
+    assert_eq!(cluster.listed()["authority"], old, "the old one signs");
+    let (good, _, err) =
+        cluster.join("client.dora", &["--token-file", &cluster.token(&["client.dora", "--caps", "mon r"])]);
+    assert!(good, "who joins meanwhile believes both: {err}");
+    let believed = |folder: &Path| files::load(folder).unwrap().unwrap().authorities;
+    assert_eq!(believed(&cluster.newcomer("client.dora")).len(), 2);
+
+    // Dora and Bob renew, as clients do that run again; Bob is revoked instead.
+    cluster.nacre(&["cert", "revoke", "client.bob"]);
+    let dora = cluster.runtime.block_on(async {
+        let folder = cluster.newcomer("client.dora");
+        let settings = Settings::of_folder(&folder, monitors.split(',').map(str::to_owned)).unwrap();
+        nacre_client::Cluster::connect(settings).await.unwrap()
+    });
+    let done = json(&cluster.nacre(&["cert", "rotate", "--wait", "60", "--json"]));
+    assert_eq!(done["step"], "done", "{done}");
+    let new = cluster.listed()["authority"].clone();
+    assert_ne!(new, old);
+
+    // All go on, with certificates of the new one alone.
+    for mon in 0..3 {
+        let folder = cluster.data().join(format!("mon.{mon}/tls"));
+        until("a monitor believes the new one alone", SOON, || believed(&folder).len() == 1);
+        assert_ne!(believed(&folder)[0], stolen.certificate());
+    }
+    until("a client believes the new one alone", SOON, || believed(&cluster.newcomer("client.carol")).len() == 1);
+    cluster.nacre(&["config", "set", "mon.pg.per_osd_target", "77"]);
+    let newest = cluster.status().epoch;
+    until("clients see the newest map", SOON, || carol.epoch() >= newest && dora.epoch() >= newest);
+    drop((carol, dora));
+
+    // What the old one signs is worth nothing, not even in the name of an administrator.
+    let folder = cluster.folder.path().join("thief");
+    let grant = nacre_net::identity::Grant {
+        name: "client.admin".parse().unwrap(),
+        caps: nacre_net::identity::Caps::all(),
+        generation: 0,
+    };
+    let forged = stolen.issue(&grant, UnixTime::now(), Duration::from_secs(3600)).unwrap();
+    files::store(&folder, &forged, &believed(&cluster.newcomer("client.carol"))).unwrap();
+    let thief = {
+        let _inside = cluster.runtime.enter();
+        MonClient::new(&cluster.tls(&folder), monitors.split(',').map(str::to_owned), Duration::from_millis(500))
+    };
+    assert!(cluster.runtime.block_on(thief.status(true)).is_err(), "a forged administrator is heard");
+
+    // It holds over a restart of everything, a new member, and a second time.
+    cluster.nacre(&["down"]);
+    cluster.nacre(&["up"]);
+    until("the monitors answer", SOON, || cluster.try_nacre(&["cert", "list"]).0);
+    assert_eq!(cluster.listed()["authority"], new);
+    let (good, _, err) =
+        cluster.join("client.emil", &["--token-file", &cluster.token(&["client.emil", "--caps", "mon r"])]);
+    assert!(good, "{err}");
+    let emil = cluster.client_as("client.emil", Duration::from_secs(10));
+    assert!(cluster.runtime.block_on(emil.status(false)).is_ok());
+    let (_, out, _) = cluster.try_nacre(&["cert", "rotate", "--wait", "0", "--json"]);
+    assert_eq!(json(&out)["step"], "waits", "{out}");
+    let dropped = json(&cluster.nacre(&["cert", "rotate", "--abandon", "--json"]));
+    assert_eq!(dropped["step"], "abandoned");
+    let (good, _, err) = cluster.try_nacre(&["cert", "rotate", "--abandon"]);
+    assert!(!good && err.contains("nothing to abandon"), "{err}");
+    cluster.audit_says("is abandoned before it signed");
+    assert_eq!(cluster.listed()["authority"], new);
+}
+
+#[test]
 fn monitors_renew_their_own_certificates_and_go_on() {
     let cluster = Cluster::up();
     until("the monitors hold the authority", SOON, || cluster.member("mon.2").is_some());

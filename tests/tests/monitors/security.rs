@@ -26,7 +26,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::cluster::{Cluster, note, until};
 
 /// Each call, and what the audit calls it.
-const CALLS: [(&str, &str); 27] = [
+const CALLS: [(&str, &str); 28] = [
     ("Mon.Execute, a note", "note"),
     ("Mon.Execute, a setting", "config set"),
     ("Mon.Execute, boot of an OSD", "osd boot"),
@@ -52,6 +52,7 @@ const CALLS: [(&str, &str); 27] = [
     ("Cert.Decide", "cert approve"),
     ("Cert.Revoke", "cert revoke"),
     ("Cert.SetCaps", "cert caps"),
+    ("Cert.Rotate", "cert rotate"),
     ("Cert.Renew", "cert renew"),
     ("Join.Join", "join"),
 ];
@@ -119,6 +120,7 @@ async fn make(call: &str, channel: Channel) -> Result<(), tonic::Status> {
         "Cert.SetCaps" => {
             cert.set_caps(v1::SetCapsRequest { name: whom, caps: "* *".into(), now: false }).await.map(drop)
         }
+        "Cert.Rotate" => cert.rotate(v1::RotateRequest { anyway: true, abandon: false }).await.map(drop),
         "Cert.Renew" => cert.renew(v1::RenewRequest::default()).await.map(drop),
         "Join.Join" => join.join(v1::JoinRequest::default()).await.map(drop),
         other => panic!("{other} is no call"),

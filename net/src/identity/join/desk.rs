@@ -229,11 +229,12 @@ impl Desk {
                 }
             }
             Change::MemberSet { name, member } => return self.enroll(name, member, None),
-            Change::Renewed { name, generation, issued } => {
+            Change::Renewed { name, generation, issued, trusts } => {
                 let member = self.members.get_mut(name);
                 if let Some(member) = member.filter(|m| m.generation == *generation && m.gone.is_none()) {
                     member.held.retain(|held| held.not_after > issued.at);
                     member.held.push(issued.held());
+                    member.trusts.clone_from(trusts);
                 }
             }
             Change::Revoked { name, by, why, at } => {
@@ -247,6 +248,29 @@ impl Desk {
             Change::Swept(now) => self.forget(*now),
         }
         Vec::new()
+    }
+
+    /// Another authority signs from now on: what members hold is of the former one.
+    pub fn switched(&mut self) {
+        self.members.values_mut().flat_map(|member| &mut member.held).for_each(|held| held.former = true);
+    }
+
+    /// Members that do not believe this authority, as far as they have said.
+    #[must_use]
+    pub fn without(&self, authority: &[u8; 32]) -> Vec<&Name> {
+        self.present().filter(|(_, member)| !member.trusts.contains(authority)).map(|(name, _)| name).collect()
+    }
+
+    /// Members whose newest certificate the former authority has signed.
+    #[must_use]
+    pub fn of_former(&self) -> Vec<&Name> {
+        let former = |member: &Member| member.held.last().is_some_and(|held| held.former);
+        self.present().filter(|(_, member)| former(member)).map(|(name, _)| name).collect()
+    }
+
+    /// Those that hold a certificate.
+    fn present(&self) -> impl Iterator<Item = (&Name, &Member)> {
+        self.members.iter().filter(|(_, member)| member.gone.is_none() && !member.held.is_empty())
     }
 
     fn enroll(&mut self, name: &Name, member: &Member, issued: Option<&Issued>) -> Vec<Held> {

@@ -176,7 +176,8 @@ fn every_certificate_that_lives_is_known_and_void_ones_are_named() {
         let grant = office.desk.renew(who, &request).unwrap();
         let certificate = office.authority.sign(&request, &grant, now, DAY).unwrap();
         let issued = Issued::of(certificate.clone(), request.fingerprint(), now).unwrap();
-        let change = Change::Renewed { name: who.name.clone(), generation: grant.generation, issued };
+        let change =
+            Change::Renewed { name: who.name.clone(), generation: grant.generation, issued, trusts: Vec::new() };
         assert_eq!(office.desk.apply(&change), []);
         Identity::from_der(&certificate).unwrap()
     };
@@ -200,7 +201,7 @@ fn every_certificate_that_lives_is_known_and_void_ones_are_named() {
     let void = office.desk.apply(&to_sign.signed(fresh.clone(), NOW).unwrap());
     assert_eq!(serials(&void), [third.serial.0.to_vec()]);
     let issued = Issued::of(certificate, request.fingerprint(), later).unwrap();
-    let late = Change::Renewed { name: third.name.clone(), generation: grant.generation, issued };
+    let late = Change::Renewed { name: third.name.clone(), generation: grant.generation, issued, trusts: Vec::new() };
     assert_eq!(office.desk.apply(&late), []);
     assert_eq!(held(&office), [Identity::from_der(&fresh).unwrap().serial.0.to_vec()]);
 }

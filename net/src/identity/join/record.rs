@@ -44,7 +44,7 @@ impl Issued {
 
     pub(super) fn held(&self) -> Held {
         let Issued { fingerprint, serial, at, not_after, .. } = self;
-        Held { fingerprint: *fingerprint, serial: serial.clone(), at: *at, not_after: *not_after }
+        Held { fingerprint: *fingerprint, serial: serial.clone(), at: *at, not_after: *not_after, former: false }
     }
 }
 
@@ -59,6 +59,8 @@ pub struct Held {
     pub at: UnixTime,
     /// When it ends by itself.
     pub not_after: UnixTime,
+    /// Whether the authority before the one that signs has signed it.
+    pub former: bool,
 }
 
 /// A name that is no longer believed, until its last certificate would have ended.
@@ -120,13 +122,15 @@ pub struct Member {
     pub held: Vec<Held>,
     /// If it was revoked and has not joined anew.
     pub gone: Option<Gone>,
+    /// Fingerprints of the authorities it believes, as far as it has said.
+    pub trusts: Vec<[u8; 32]>,
 }
 
 impl Member {
     /// One that holds nothing yet.
     #[must_use]
     pub fn new(caps: Caps, generation: u64) -> Member {
-        Member { caps, generation, held: Vec::new(), gone: None }
+        Member { caps, generation, held: Vec::new(), gone: None, trusts: Vec::new() }
     }
 }
 
@@ -195,6 +199,8 @@ pub enum Change {
         generation: u64,
         /// What it got.
         issued: Issued,
+        /// Fingerprints of the authorities it believes.
+        trusts: Vec<[u8; 32]>,
     },
     /// A member is no longer believed, and may come back only by joining anew.
     Revoked {

@@ -29,7 +29,7 @@ enum Signed {
 }
 
 impl ToSign {
-    /// The change, with the certificate that [`super::Authority::sign`] gave.
+    /// The change, with the certificate that [`crate::identity::Authority::sign`] gave.
     pub fn signed(self, certificate: Vec<u8>, at: UnixTime) -> Result<Change, IdentityError> {
         let issued = Issued::of(certificate, self.request.fingerprint(), at)?;
         let member = Member::new(self.grant.caps, self.grant.generation);
@@ -178,7 +178,7 @@ impl Desk {
         }
     }
 
-    /// The least generation each name is believed at: goes into the map's [`super::Revocations`] when it changes.
+    /// The least generation each name is believed at: goes into the map's [`crate::identity::Revocations`] when it changes.
     #[must_use]
     pub fn least_generation(&self, name: &Name) -> Option<u64> {
         self.members.get(name).map(|m| m.generation)

@@ -20,6 +20,7 @@ use nacre_net::tls::Expect;
 use nacre_pg::wire::method;
 use nacre_proto::ids::{Incarnation, OsdId};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
 
 use crate::pulse::Pulse;
 use crate::shard::Event;
@@ -61,10 +62,8 @@ pub struct Silent {
 
 struct Way {
     link: Link,
-    /// To its pulse.
-    pulse: Link,
     queue: mpsc::UnboundedSender<Item>,
-    _tasks: tokio::task::JoinSet<()>,
+    _tasks: JoinSet<()>,
 }
 
 /// All couriers of a daemon.
@@ -73,6 +72,8 @@ pub struct Couriers {
     node: Arc<Node>,
     events: mpsc::UnboundedSender<Event>,
     ways: Mutex<BTreeMap<OsdId, Way>>,
+    /// Who asks after which run of a peer. A new run has a new address, and what the old one's says of it is nothing.
+    beats: Mutex<BTreeMap<OsdId, (Incarnation, JoinSet<()>)>>,
     signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>,
     alarm: Arc<Notify>,
     pulse: Pulse,
@@ -98,6 +99,7 @@ impl Couriers {
             node,
             events,
             ways: Mutex::default(),
+            beats: Mutex::default(),
             signs: Arc::default(),
             alarm: Arc::default(),
             pulse,
@@ -108,43 +110,53 @@ impl Couriers {
     pub fn follow(&self, sight: &Sight) {
         let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
         let mut signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        beats.retain(|osd, _| sight.map.osds.contains(*osd));
         ways.retain(|osd, _| sight.map.osds.contains(*osd));
         for (osd, state) in sight.map.osds.iter().filter(|(osd, _)| *osd != self.me) {
             if !state.is_up() {
                 signs.remove(&osd);
+                beats.remove(&osd);
                 continue;
             }
             let Some(info) = sight.map.osd_info.get(osd) else { continue };
             let Some((to, pulse)) = address(info).zip(pulse_of(info)) else { continue };
             match ways.get(&osd) {
-                Some(way) => {
-                    way.link.move_to(to);
-                    way.pulse.move_to(pulse);
-                }
-                None => drop(ways.insert(osd, self.open(osd, to, pulse))),
+                Some(way) => way.link.move_to(to),
+                None => drop(ways.insert(osd, self.open(osd, to))),
             }
             let fresh = Sign { run: state.incarnation, heard: Instant::now(), refused: false };
             let sign = signs.entry(osd).or_insert(fresh);
             if sign.run != state.incarnation {
                 *sign = fresh;
             }
+            if beats.get(&osd).is_none_or(|(run, _)| *run != state.incarnation) {
+                beats.insert(osd, (state.incarnation, self.feel(osd, state.incarnation, pulse)));
+            }
         }
     }
 
-    fn open(&self, osd: OsdId, to: Address, pulse: Address) -> Way {
+    fn open(&self, osd: OsdId, to: Address) -> Way {
         let expect = Expect::Name(Name::osd(osd));
         let backoff = Backoff { longest: Duration::from_millis(500), ..Backoff::default() };
-        let lane = |lane, to| Link::new(Arc::clone(&self.node), to, expect.clone(), lane, backoff, || NoService);
-        let (link, task) = lane(0, to);
-        let (pulse, pulse_task) = lane(1, pulse);
+        let (link, task) = Link::new(Arc::clone(&self.node), to, expect, 0, backoff, || NoService);
         let (queue, items) = mpsc::unbounded_channel();
-        let mut tasks = tokio::task::JoinSet::new();
+        let mut tasks = JoinSet::new();
         tasks.spawn(task.run());
         tasks.spawn(deliver(osd, link.clone(), items, self.events.clone()));
-        tasks.spawn_on(pulse_task.run(), self.pulse.runtime());
-        let beat = beat(osd, pulse.clone(), Arc::clone(&self.signs), Arc::clone(&self.alarm));
+        Way { link, queue, _tasks: tasks }
+    }
+
+    /// Asks one run of a peer whether it lives, until what this gives is dropped.
+    fn feel(&self, osd: OsdId, run: Incarnation, at: Address) -> JoinSet<()> {
+        let backoff = Backoff { longest: Duration::from_millis(500), ..Backoff::default() };
+        let expect = Expect::Name(Name::osd(osd));
+        let (link, task) = Link::new(Arc::clone(&self.node), at, expect, 1, backoff, || NoService);
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(task.run(), self.pulse.runtime());
+        let beat = beat(osd, run, link, Arc::clone(&self.signs), Arc::clone(&self.alarm));
         tasks.spawn_on(beat, self.pulse.runtime());
-        Way { link, pulse, queue, _tasks: tasks }
+        tasks
     }
 
     fn put(&self, to: OsdId, item: Item) {
@@ -228,7 +240,7 @@ async fn deliver(
     }
 }
 
-async fn beat(osd: OsdId, link: Link, signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>, alarm: Arc<Notify>) {
+async fn beat(osd: OsdId, run: Incarnation, link: Link, signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>, alarm: Arc<Notify>) {
     let mut news = link.watch();
     loop {
         let asked = Instant::now();
@@ -241,7 +253,8 @@ async fn beat(osd: OsdId, link: Link, signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>, 
             State::Down { last, .. } => (false, last.is_some_and(|end| is_refused(&end))),
             State::Closed => return,
         };
-        if let Some(sign) = signs.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&osd) {
+        let said = |sign: &&mut Sign| sign.run == run;
+        if let Some(sign) = signs.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&osd).filter(said) {
             if alive {
                 sign.heard = asked;
             }

@@ -105,7 +105,11 @@ fn the_disk_of_an_osd_is_exchanged_and_its_number_stays() {
     let content = |n: u8| vec![n; 30_000];
     (0..20).for_each(|n| running.put(&format!("object-{n}"), &content(n)));
     // given a cluster that is well
-    assert!(good(&["osd", "df"]).contains("[#"));
+    // What is used comes with the reports of OSDs, a moment later.
+    let began = Instant::now();
+    while !good(&["osd", "df"]).contains("[#") {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", good(&["osd", "df"]));
+    }
     let before = running.df(1);
     assert_eq!(
         (before["pgs"].as_u64(), before["up"].as_bool(), before["destroyed"].as_bool()),

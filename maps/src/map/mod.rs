@@ -71,6 +71,9 @@ macro_rules! with_sections {
 }
 pub(crate) use with_sections;
 
+/// The sections the first release had are those up to this tag.
+const FIRST_SECTIONS: u8 = 15;
+
 macro_rules! define_map {
     ($($(#[$doc:meta])* $tag:literal $name:ident: $table:ty,)*) => {
         /// See the module.
@@ -98,7 +101,10 @@ macro_rules! define_map {
                 self.modified.put(&mut head);
                 self.next_pool.put(&mut head);
                 head.extend_from_slice(&self.crush.digest().to_le_bytes());
-                $(head.extend_from_slice(&self.$name.digest().to_le_bytes());)*
+                // What the first release did not have counts only where it holds something: its bytes keep their digest.
+                $(if $tag <= FIRST_SECTIONS || self.$name.entries().next().is_some() {
+                    head.extend_from_slice(&self.$name.digest().to_le_bytes());
+                })*
                 digest(&[&head])
             }
         }

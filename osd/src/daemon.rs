@@ -234,6 +234,7 @@ fn places(text: &str) -> Result<Vec<Place>, DaemonError> {
 
 /// Runs an OSD until its surroundings say that it ends.
 pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(), DaemonError> {
+    nacre_net::daemon::process::take_small_pages();
     let listen = options.listen.ok_or(DaemonError::Option {
         name: "listen",
         problem: "it is not set; write listen = \"ADDRESS:PORT\" into the section [osd]".into(),

@@ -15,7 +15,7 @@ pub fn cpu_time() -> Duration {
 }
 
 /// Takes memory in small pages from now on. The allocator asks for huge ones, so that each megabyte it has touched once
-/// counts as two; a daemon that holds little and is in no hurry is better off without.
+/// counts as two; what is gained by them in speed did not show.
 pub fn take_small_pages() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "this system does not let a process do without huge pages");

@@ -214,9 +214,14 @@ fn heal(w: &mut World) {
     for i in 0..w.nodes.len() as u32 {
         w.after(MS, Event::Restart { osd: OsdId(i) });
     }
+    let map = w.maps.last();
+    if w.scenario.keeps_map && map.is_whole() {
+        return;
+    }
     let (size, min_size) = (w.scenario.size, w.scenario.min_size);
     w.change(|m| {
         m.inside = m.osds.keys().copied().collect();
+        m.weight.values_mut().for_each(|w| *w = 100);
         m.upmap.clear();
         m.reluctant.clear();
         m.pool.size = size;

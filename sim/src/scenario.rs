@@ -61,6 +61,8 @@ pub struct Scenario {
     pub scrubs: bool,
     /// Bits rot once all is healed.
     pub rot: bool,
+    /// Healing mends machines and connections and leaves the map as it is: what hangs is not set going by a new interval.
+    pub keeps_map: bool,
     /// Length of the faulty phase.
     pub span: u64,
     /// Entries of a log.
@@ -184,6 +186,7 @@ impl Scenario {
             floors: BTreeMap::new(),
             scrubs: r.chance(2, 3),
             rot: r.chance(1, 3),
+            keeps_map: false,
         };
         if kind == Kind::Lease {
             // A lease shows only to clients far behind, who ask a primary that is one no more. Few writes, so that at
@@ -217,6 +220,7 @@ impl Scenario {
             out.calm = 400 * MS;
             out.delay = MS;
         }
+        out.keeps_map = r.chance(if kind == Kind::Recovery { 3 } else { 1 }, 4);
         out
     }
 

@@ -40,6 +40,7 @@ pub struct File {
     grows: Option<bool>,
     scrubs: Option<bool>,
     rot: Option<bool>,
+    keeps_map: Option<bool>,
     log_keep: Option<usize>,
     drift_ppm: Option<u64>,
     faults: Option<BTreeMap<String, u64>>,
@@ -111,6 +112,7 @@ impl File {
         set(&mut s.grows, self.grows);
         set(&mut s.scrubs, self.scrubs);
         set(&mut s.rot, self.rot);
+        set(&mut s.keeps_map, self.keeps_map);
         set(&mut s.log_keep, self.log_keep);
         set(&mut s.drift, self.drift_ppm);
         for (name, weight) in self.faults.iter().flatten() {

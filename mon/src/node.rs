@@ -66,7 +66,8 @@ pub struct Node {
 pub fn config() -> openraft::Config {
     openraft::Config {
         cluster_name: "nacre".into(),
-        heartbeat_interval: 75,
+        // Four in a lease. It also sets how often each monitor wakes to look at its clocks: five times in this.
+        heartbeat_interval: 150,
         election_timeout_min: 300,
         election_timeout_max: 600,
         install_snapshot_timeout: 10_000,

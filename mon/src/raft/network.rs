@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use nacre_mon_api::channel::{LARGEST_MESSAGE, channel};
@@ -27,12 +28,28 @@ const PART: usize = 256 << 10;
 #[derive(Clone)]
 pub struct Peers {
     tls: TlsClient,
+    /// The way to the monitor that led when something was last passed on. Kept, because each OSD speaks every second and
+    /// may well have chosen a follower: a handshake for each of those cost more than all else an idle monitor does.
+    onward: Arc<Mutex<Option<(Member, Channel)>>>,
 }
 
 impl Peers {
     /// Ways that authenticate with `tls`.
     pub fn new(tls: TlsClient) -> Peers {
-        Peers { tls }
+        Peers { tls, onward: Arc::default() }
+    }
+
+    /// A channel to the leader, the same as before if it has not changed.
+    pub fn onward(&self, leader: &Member) -> Channel {
+        let mut kept = self.onward.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((member, channel)) if member == leader => channel.clone(),
+            _ => {
+                let channel = self.channel(leader);
+                *kept = Some((leader.clone(), channel.clone()));
+                channel
+            }
+        }
     }
 
     /// A channel to a monitor, which must prove to be that monitor.

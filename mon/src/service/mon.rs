@@ -94,7 +94,7 @@ fn spoken_for(verb: &Verb) -> Option<OsdId> {
 
 impl MonService {
     fn onward(&self, leader: &Member) -> Stub<Channel> {
-        Stub::new(self.node.peers.channel(leader))
+        Stub::new(self.node.peers.onward(leader))
             .max_decoding_message_size(LARGEST_MESSAGE)
             .max_encoding_message_size(LARGEST_MESSAGE)
     }

@@ -16,9 +16,13 @@ pub struct Network {
 
 /// Runs `ip`.
 pub fn ip(args: &str) -> Result<(), String> {
-    let output = Command::new("ip").args(args.split(' ')).output().map_err(|error| format!("ip: {error}"))?;
+    run("ip", args)
+}
+
+fn run(program: &str, args: &str) -> Result<(), String> {
+    let output = Command::new(program).args(args.split(' ')).output().map_err(|error| format!("{program}: {error}"))?;
     let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if output.status.success() { Ok(()) } else { Err(format!("ip {args}: {text}")) }
+    if output.status.success() { Ok(()) } else { Err(format!("{program} {args}: {text}")) }
 }
 
 /// Takes away what a test left behind that was killed before it could.
@@ -94,6 +98,24 @@ impl Network {
         let state = if plugged { "up" } else { "down" };
         let set = ip(&format!("-n {} link set v{host} {state}", self.space("b")));
         assert!(set.is_ok(), "{set:?}");
+    }
+
+    /// Makes a host's cable thin, in both directions: what is sent waits in a queue of at most so many milliseconds, and
+    /// what does not fit is lost. With nothing, it is as before.
+    pub fn thin(&self, host: u32, thin: Option<(u32, u32)>) {
+        for at in [
+            format!("-n {} qdisc VERB dev v{host} root", self.space("b")),
+            format!("-n {} qdisc VERB dev eth0 root", self.space(host)),
+        ] {
+            let args = match thin {
+                Some((kbit, queue_ms)) => {
+                    format!("{} tbf rate {kbit}kbit burst 6kb latency {queue_ms}ms", at.replace("VERB", "add"))
+                }
+                None => at.replace("VERB", "del"),
+            };
+            let set = run("tc", &args);
+            assert!(set.is_ok(), "{set:?}");
+        }
     }
 
     /// Lets nothing through from one host to another, or all again. The other way stays open.

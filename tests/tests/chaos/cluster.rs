@@ -108,6 +108,11 @@ impl Running {
         !held.is_empty()
     }
 
+    /// Takes away what an OSD that is stopped holds.
+    pub(crate) fn lose_disk(&self, osd: u32) {
+        std::fs::remove_dir_all(self.data().join(format!("osd.{osd}/store"))).unwrap();
+    }
+
     /// A verb, and all it said.
     pub(crate) fn nacre(&self, args: &[&str]) -> (bool, String) {
         let mut command = Command::new(nacre_bin());

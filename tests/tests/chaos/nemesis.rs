@@ -28,20 +28,36 @@ pub(crate) const DAEMONS: &[&str] = &[
     "osd reweighted",
 ];
 
-/// Hosts that are cut off: wholly, for one direction between two of them, again and again for moments.
-pub(crate) const NETWORK: &[&str] =
-    &["host cut off", "host cut off", "one way cut", "cable loose", "osd killed", "osd restarted"];
+/// Hosts that are cut off: wholly, for one direction between two of them, again and again for moments; cables so thin that
+/// packets come late or not at all.
+pub(crate) const NETWORK: &[&str] = &[
+    "host cut off",
+    "host cut off",
+    "one way cut",
+    "cable loose",
+    "cable thin",
+    "cable thin",
+    "osd killed",
+    "osd restarted",
+];
 
-/// Disks that lie or are full, pools that change their number of copies.
-pub(crate) const DISKS: &[&str] =
-    &["bits flipped", "bits flipped", "devices filled", "pool size changed", "osd killed", "osd restarted"];
+/// Disks that lie, are full or are replaced by empty ones, pools that change their number of copies.
+pub(crate) const DISKS: &[&str] = &[
+    "bits flipped",
+    "bits flipped",
+    "devices filled",
+    "disk replaced",
+    "pool size changed",
+    "osd killed",
+    "osd restarted",
+];
 
 /// See the module.
 pub(crate) struct Nemesis {
     running: Arc<Running>,
     random: StdRng,
     done: BTreeMap<&'static str, u32>,
-    /// The one OSD whose device lies. Were there two, data could be lost with no fault of the cluster's.
+    /// The one OSD whose device lies, or is lost. Were there two, data could be lost with no fault of the cluster's.
     liar: u32,
 }
 
@@ -125,6 +141,7 @@ impl Nemesis {
                 }
             }
             "devices filled" => self.fill().await,
+            "disk replaced" => self.replace(self.liar).await,
             other => self.cut(other, osd).await,
         }
     }
@@ -145,6 +162,12 @@ impl Nemesis {
                 self.pause(500, 6000).await;
                 network.one_way(host, to, true);
             }
+            "cable thin" => {
+                let (kbit, queue_ms) = (self.random.random_range(500..8000), self.random.random_range(20..400));
+                network.thin(host, Some((kbit, queue_ms)));
+                self.pause(500, 6000).await;
+                network.thin(host, None);
+            }
             "cable loose" => {
                 for _ in 0..8 {
                     network.cable(host, false);
@@ -155,6 +178,31 @@ impl Nemesis {
             }
             other => panic!("no fault is called {other}"),
         }
+    }
+
+    /// An OSD's disk dies, with all that is on it; an empty one takes its place.
+    async fn replace(&mut self, osd: u32) {
+        let (name, number) = (format!("osd.{osd}"), osd.to_string());
+        let running = Arc::clone(&self.running);
+        let good = |args: &[&str]| {
+            let (good, said) = running.nacre(args);
+            assert!(good, "nacre {}: {said}", args.join(" "));
+        };
+        self.running.signal(&name, "KILL");
+        good(&["down", &name]);
+        self.pause(100, 2000).await;
+        // Refused while the map still has it up, or while too few others are.
+        let began = Instant::now();
+        loop {
+            let (taken, said) = self.running.nacre(&["osd", "replace", &number, "--no-wait"]);
+            if taken {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "nacre osd replace: {said}");
+            self.pause(100, 300).await;
+        }
+        self.running.lose_disk(osd);
+        good(&["restart", &name]);
     }
 
     async fn resize(&self, size: &str) {

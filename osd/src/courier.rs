@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,6 @@ use crate::pulse::Pulse;
 use crate::shard::Event;
 use crate::sight::Sight;
 
-/// How often a peer is asked whether it lives.
-const BEAT: Duration = Duration::from_millis(300);
 /// How long an answer may take before the peer counts as silent since it was asked.
 const ANSWER: Duration = Duration::from_millis(900);
 
@@ -77,6 +76,8 @@ pub struct Couriers {
     signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>,
     alarm: Arc<Notify>,
     pulse: Pulse,
+    /// How often each peer is asked whether it lives, in milliseconds.
+    every: Arc<AtomicU64>,
 }
 
 /// Where other OSDs reach this one.
@@ -103,7 +104,18 @@ impl Couriers {
             signs: Arc::default(),
             alarm: Arc::default(),
             pulse,
+            every: Arc::new(AtomicU64::new(300)),
         })
+    }
+
+    /// How often peers are asked whether they live, from the next time on.
+    pub fn ask_every(&self, every: Duration) {
+        self.every.store(u64::try_from(every.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How often they are.
+    pub fn asks_every(&self) -> Duration {
+        Duration::from_millis(self.every.load(Ordering::Relaxed))
     }
 
     /// A new map: ways to whoever is up in it. Call it within the runtime.
@@ -154,7 +166,8 @@ impl Couriers {
         let (link, task) = Link::new(Arc::clone(&self.node), at, expect, 1, backoff, || NoService);
         let mut tasks = JoinSet::new();
         tasks.spawn_on(task.run(), self.pulse.runtime());
-        let beat = beat(osd, run, link, Arc::clone(&self.signs), Arc::clone(&self.alarm));
+        let (signs, alarm) = (Arc::clone(&self.signs), Arc::clone(&self.alarm));
+        let beat = beat(osd, run, link, signs, alarm, Arc::clone(&self.every));
         tasks.spawn_on(beat, self.pulse.runtime());
         tasks
     }
@@ -240,7 +253,14 @@ async fn deliver(
     }
 }
 
-async fn beat(osd: OsdId, run: Incarnation, link: Link, signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>, alarm: Arc<Notify>) {
+async fn beat(
+    osd: OsdId,
+    run: Incarnation,
+    link: Link,
+    signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>,
+    alarm: Arc<Notify>,
+    every: Arc<AtomicU64>,
+) {
     let mut news = link.watch();
     loop {
         let asked = Instant::now();
@@ -264,7 +284,7 @@ async fn beat(osd: OsdId, run: Incarnation, link: Link, signs: Arc<Mutex<BTreeMa
             sign.refused = refused;
         }
         tokio::select! {
-            () = tokio::time::sleep(BEAT.saturating_sub(asked.elapsed())) => {}
+            () = tokio::time::sleep(Duration::from_millis(every.load(Ordering::Relaxed)).saturating_sub(asked.elapsed())) => {}
             // A process that ends is seen at once.
             changed = news.changed() => if changed.is_err() { return },
         }

@@ -41,6 +41,7 @@ use crate::pulse::Pulse;
 use crate::service::{Desk, Guest};
 use crate::shard::{self, Event, Late, Outside, Reports, Shard};
 use crate::sight::{History, SightError};
+use crate::tuning::{self, Tuning};
 
 /// How often the monitors hear that this OSD lives.
 const BEACON: Duration = Duration::from_secs(1);
@@ -48,6 +49,8 @@ const BEACON: Duration = Duration::from_secs(1);
 /// judge.
 const REPORT: Duration = Duration::from_millis(250);
 const SILENCE: Duration = Duration::from_millis(1200);
+/// Bytes of requests held at a time, before the map says how many.
+const REQUESTS: u64 = 64 << 20;
 /// How long the monitors may take to answer before they are asked anew.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -67,7 +70,7 @@ nacre_net::options! {
         /// How much it holds against its siblings when it is new to the cluster; not said: its size in TiB.
         weight: Option<f64> = None, restart;
         /// Memory for its store, in bytes.
-        memory: u64 = 128 << 20, restart, in 33_554_432 => 68_719_476_736;
+        memory: u64 = 256 << 20, restart, in 33_554_432 => 68_719_476_736;
     }
 }
 
@@ -213,6 +216,8 @@ struct Running {
     late: Late,
     load: Arc<Load>,
     store: Arc<DiskStore>,
+    /// For what has been asked and not been answered.
+    requests: Arc<nacre_net::conn::Budget>,
     boot: OsdBoot,
     booting: Arc<AtomicBool>,
 }
@@ -251,21 +256,24 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     let cluster = Uuid(identity.cluster.0);
     let grpc = TlsClient::new(trust.clone(), credentials.clone(), tls::ALPN_GRPC)?;
 
+    let maps = options.data.join("maps");
+    let kept = MapLog::read(&maps).map_err(file(&maps))?;
+    let memory = kept.last().and_then(|sight| tuning::memory(&sight.map, me)).unwrap_or(options.memory);
     let path = options.data.join("store");
-    let config = StoreConfig { memory: options.memory, ..StoreConfig::default() };
+    let config = StoreConfig { memory, ..StoreConfig::default() };
     let store = Arc::new(DiskStore::open(&path, Some(Identity { cluster, osd: me }), &config)?);
     crate::gauges::show(&around.registry, &store);
     let run = next_run(&options.data.join("runs"))?;
     tracing::info!(osd = %me, run, address = %listen, "starting");
 
     let oldest = shard::oldest_epoch(&*store).map_err(DaemonError::Groups)?;
-    let maps = options.data.join("maps");
-    let (log, history) = MapLog::open(&maps, oldest).map_err(file(&maps))?;
+    let (log, history) = MapLog::open(&maps, kept, oldest).map_err(file(&maps))?;
     let addresses = options.monitors.split(',').map(str::trim).filter(|at| !at.is_empty()).map(str::to_owned);
     let monitors = Arc::new(MonClient::new(&grpc, addresses, PATIENCE));
 
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(run, millis);
     nacre_mon_api::keys::keep(around, credentials.clone(), trust.clone(), folder, Arc::clone(&monitors));
+    let requests = nacre_net::conn::Budget::new(REQUESTS);
     let node = Node::new(Setup {
         credentials,
         trust: trust.clone(),
@@ -273,7 +281,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         // An OSD speaks to OSDs under its start's own session, so that a connection of an older run is replaced.
         session: since,
         config: nacre_net::conn::Config::default(),
-        budget: Some(nacre_net::conn::Budget::new(options.memory)),
+        budget: Some(Arc::clone(&requests)),
         metrics: NetMetrics::new(&around.registry),
         audit: Arc::new(LogAudit),
         service: Service::Osd,
@@ -321,6 +329,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         late: Late::default(),
         load: Arc::default(),
         store,
+        requests,
         boot,
         booting: Arc::default(),
     };
@@ -430,6 +439,9 @@ impl Running {
             // First: whoever is revoked must not act under the map that says so.
             nacre_mon_api::keys::believe(&sight.map, &self.trust);
             *self.desk.sight.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(sight));
+            let tuning = Tuning::of(&sight.map, self.me);
+            self.requests.resize(tuning.requests);
+            self.couriers.ask_every(tuning.heartbeat);
             self.couriers.follow(sight);
         }
     }
@@ -563,7 +575,7 @@ impl Running {
     }
 
     fn report_silent(&self) {
-        let silent = self.couriers.silent(SILENCE);
+        let silent = self.couriers.silent(SILENCE.max(self.couriers.asks_every() * 4));
         if silent.is_empty() || !self.is_up() {
             return;
         }

@@ -84,23 +84,27 @@ impl Load {
         }
     }
 
-    /// It is answered.
-    pub fn end(&self, meter: &Meter, reply: &Reply) {
+    /// It is answered. Gives whether it wrote, how many bytes it moved and for how long it was here, if that says
+    /// anything.
+    pub fn end(&self, meter: &Meter, reply: &Reply) -> Option<(bool, u64, u64)> {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let read: u64 = match reply {
             Reply::Done { outcome: Ok(results), .. } => results.iter().map(read).sum(),
             // It is asked anew, here or elsewhere.
-            Reply::Again { .. } => return,
+            Reply::Again { .. } => return None,
             _ => 0,
         };
         let counts = if meter.writes { &self.writes } else { &self.reads };
-        if meter.counts {
-            counts.ops.fetch_add(1, Ordering::Relaxed);
-            counts.bytes.fetch_add(if meter.writes { meter.bytes } else { read }, Ordering::Relaxed);
-            if let Some(bucket) = counts.latency.get(bucket(micros(meter.began))) {
-                bucket.fetch_add(1, Ordering::Relaxed);
-            }
+        if !meter.counts {
+            return None;
         }
+        let (bytes, took) = (if meter.writes { meter.bytes } else { read }, micros(meter.began));
+        counts.ops.fetch_add(1, Ordering::Relaxed);
+        counts.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(bucket) = counts.latency.get(bucket(took)) {
+            bucket.fetch_add(1, Ordering::Relaxed);
+        }
+        Some((meter.writes, bytes, took))
     }
 
     /// As the monitors hear of it.

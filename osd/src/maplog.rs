@@ -52,8 +52,8 @@ fn next<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
 }
 
 impl MapLog {
-    /// Reads what is there; keeps what is needed from `oldest` on.
-    pub fn open(path: &Path, oldest: Option<Epoch>) -> io::Result<(MapLog, History)> {
+    /// What is there.
+    pub fn read(path: &Path) -> io::Result<History> {
         let bytes = match std::fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -69,6 +69,11 @@ impl MapLog {
                 }
             }
         }
+        Ok(history)
+    }
+
+    /// Goes on with what was read; keeps what is needed from `oldest` on.
+    pub fn open(path: &Path, mut history: History, oldest: Option<Epoch>) -> io::Result<(MapLog, History)> {
         if let Some(oldest) = oldest {
             history.forget_before(oldest);
         }

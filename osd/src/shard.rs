@@ -20,7 +20,9 @@ use bytes::Bytes;
 use nacre_maps::ClusterMap;
 use nacre_net::conn::Responder;
 use nacre_pg::PlacementGroup;
-use nacre_pg::io::{Input, Order, Output, ReadItem, ReadValue, Report, Request, Step, Time, TimerId, TxnId, Way};
+use nacre_pg::io::{
+    Class, Input, Order, Output, ReadItem, ReadValue, Report, Request, Step, Time, TimerId, TxnId, Way,
+};
 use nacre_pg::msg::PeerMsg;
 use nacre_pg::object::{ObjectInfo, is_temp};
 use nacre_pg::op::{OpId, Reply};
@@ -37,10 +39,12 @@ use tokio::sync::oneshot;
 
 mod follow;
 mod ops;
+mod pace;
 mod room;
 
 pub use follow::oldest_epoch;
 use ops::Ops;
+use pace::{Job, Pace};
 use room::{RETRY, Scrubbed, Stuck};
 
 use crate::load::{Load, Meter};
@@ -51,6 +55,8 @@ use crate::tuning::Tuning;
 
 /// So many events are taken before connections get their turn again.
 const BATCH: usize = 256;
+/// So many reads of background work are done before events get their turn.
+const TURN: usize = 16;
 
 /// What can happen to a shard.
 #[derive(Debug)]
@@ -134,6 +140,7 @@ pub struct Shard<O> {
     next_timer: u64,
     work: VecDeque<(PgId, u64, Input)>,
     slots: Slots,
+    pace: Pace,
     tuning: Tuning,
     /// Groups whose last transaction found no room. What they ask for from then on waits behind it, and so does what
     /// comes in for them, until room is there.
@@ -185,6 +192,7 @@ impl<O: Outside> Shard<O> {
             next_timer: 0,
             work: VecDeque::new(),
             slots: Slots::new([1, 1, 1]),
+            pace: Pace::new(tuning.slowdown),
             tuning,
             stuck: BTreeMap::new(),
             retrying: false,
@@ -215,7 +223,8 @@ impl<O: Outside> Shard<O> {
         loop {
             let retry = (!self.stuck.is_empty()).then_some(RETRY);
             let timer = self.next_timer().map(|at| Duration::from_nanos(at.0.saturating_sub(self.now().0)));
-            let wait = timer.into_iter().chain(retry).min();
+            let paced = self.pace.wait(self.now());
+            let wait = timer.into_iter().chain(retry).chain(paced).min();
             if let Some(wait) = wait {
                 let at = tokio::time::Instant::now() + wait;
                 // One that rings too early does no harm, and timers are put off far more often than they ring.
@@ -227,6 +236,7 @@ impl<O: Outside> Shard<O> {
             tokio::select! {
                 biased;
                 count = events.recv_many(&mut batch, BATCH) => if count == 0 { return },
+                () = tokio::task::yield_now(), if paced.is_some_and(|wait| wait.is_zero()) => {}
                 () = alarm.as_mut(), if ringing => {}
             }
             self.ring();
@@ -239,6 +249,19 @@ impl<O: Outside> Shard<O> {
                 self.drain();
             }
             self.look_at_space();
+            self.read_in_turn();
+        }
+    }
+
+    /// Does reads that no client waits for, as many as may be done now, but not so many that new events wait for long.
+    fn read_in_turn(&mut self) {
+        for _ in 0..TURN {
+            let Some(Job { pg, core, id, oid, items }) = self.pace.take(self.now()) else { return };
+            if self.groups.get(&pg).is_some_and(|(number, _)| *number == core) {
+                let result = reads::read(&*self.store, pg, oid.as_ref(), &items);
+                self.work.push_back((pg, core, Input::ReadDone { id, result }));
+                self.drain();
+            }
         }
     }
 
@@ -305,7 +328,9 @@ impl<O: Outside> Shard<O> {
             }
             Event::Ops(to) => {
                 // Whoever asked may have gone.
-                let _ = to.send(self.ops.show(self.now(), |pg| self.cause(pg)));
+                let mut shown = self.ops.show(self.now(), |pg| self.cause(pg));
+                shown["background"] = self.pace.show();
+                let _ = to.send(shown);
             }
             Event::Report => {
                 {
@@ -351,7 +376,10 @@ impl<O: Outside> Shard<O> {
             Output::Carry { to, msg } => self.carry(to, msg),
             Output::Submit { id, txn } => self.submit(pg, core, id, txn),
             Output::Ordered { op, txn } => self.ops.ordered(op, pg, txn, self.stepped),
-            Output::Read { id, oid, items } => {
+            Output::Read { id, oid, items, class } if class != Class::Client => {
+                self.pace.put(class, Job { pg, core, id, oid, items });
+            }
+            Output::Read { id, oid, items, .. } => {
                 let result = reads::read(&*self.store, pg, oid.as_ref(), &items);
                 self.work.push_back((pg, core, Input::ReadDone { id, result }));
             }
@@ -451,7 +479,9 @@ impl<O: Outside> Shard<O> {
     fn answer(&mut self, op: OpId, reply: &Reply) {
         self.ops.end(op, self.stepped);
         if let Some((responder, meter)) = self.waiting.remove(&op) {
-            self.load.end(&meter, reply);
+            if let Some((writes, bytes, micros)) = self.load.end(&meter, reply) {
+                self.pace.answered(self.stepped, writes, bytes, micros);
+            }
             responder.ok(Bytes::new(), wire::encode(reply), None);
         }
     }

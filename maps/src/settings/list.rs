@@ -4,7 +4,6 @@ use super::{Kind, Setting};
 use crate::map::DaemonKind::{self, Client, Csi, Fs, Mds, Mon, Nbd, Osd, S3};
 
 const ALL: &[DaemonKind] = &[Mon, Osd, Mds, S3, Nbd, Fs, Csi, Client];
-const CLIENTS: &[DaemonKind] = &[Mds, S3, Nbd, Fs, Csi, Client];
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -66,14 +65,6 @@ pub const SETTINGS: &[Setting] = &[
         &[Mon],
         true,
         "Move pgs by upmap until every OSD holds its share; dry-run: only say in the log what would be moved.",
-    ),
-    setting(
-        "client.op_timeout",
-        span(SECOND, HOUR),
-        "30s",
-        CLIENTS,
-        true,
-        "How long a client retries an operation before it gives the error to its caller.",
     ),
     setting(
         "log.level",
@@ -197,12 +188,12 @@ pub const SETTINGS: &[Setting] = &[
         "How many pgs the automatic pg count aims at for each OSD.",
     ),
     setting(
-        "nbd.queue_depth",
-        number(1, 4_096),
-        "128",
-        &[Nbd],
-        false,
-        "Requests of one connection that are worked on at a time.",
+        "osd.background.slowdown",
+        ratio(1_000_000, 100_000_000),
+        "3",
+        &[Osd],
+        true,
+        "How many times longer than in quiet a client's operation may take, before recovery, trimming and scrubs give way.",
     ),
     setting(
         "osd.backfill.max",
@@ -227,14 +218,6 @@ pub const SETTINGS: &[Setting] = &[
         &[Osd],
         true,
         "Bytes of client operations in flight before an OSD stops reading more.",
-    ),
-    setting(
-        "osd.client.ops_max",
-        number(16, 1 << 20),
-        "1024",
-        &[Osd],
-        true,
-        "Client operations in flight before an OSD stops reading more.",
     ),
     setting(
         "osd.full.ratio",
@@ -270,14 +253,6 @@ pub const SETTINGS: &[Setting] = &[
         true,
         "Entries of a pg's log: an OSD that missed more is filled by backfill.",
     ),
-    setting(
-        "osd.recovery.client_share",
-        ratio(0, 1_000_000),
-        "0.5",
-        &[Osd],
-        true,
-        "Share of an OSD's time that clients get while recovery has work.",
-    ),
     setting("osd.recovery.max_active", number(1, 1_024), "8", &[Osd], true, "Objects one OSD recovers at a time."),
     setting(
         "osd.scrub.deep_interval",
@@ -305,15 +280,6 @@ pub const SETTINGS: &[Setting] = &[
         "Repair what a scrub finds when a checksum shows which copy is good.",
     ),
     setting(
-        "osd.shards",
-        number(0, 64),
-        "0",
-        &[Osd],
-        false,
-        "Threads that own pgs; 0 = one for each two cores, at least one.",
-    ),
-    setting("osd.store.journal", bytes(64 * MIB, 64 * GIB), "512MiB", &[Osd], false, "Size of a new store's journal."),
-    setting(
         "pool.default.min_size",
         number(0, 16),
         "0",
@@ -338,13 +304,5 @@ pub const SETTINGS: &[Setting] = &[
         &[S3],
         true,
         "Objects up to this size are kept inside the bucket index.",
-    ),
-    setting(
-        "session.lease",
-        span(SECOND, HOUR),
-        "30s",
-        ALL,
-        true,
-        "How long a client session lives without a word from its holder.",
     ),
 ];

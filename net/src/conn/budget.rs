@@ -11,7 +11,7 @@ use std::task::Waker;
 /// The budget.
 #[derive(Debug)]
 pub struct Budget {
-    size: u64,
+    size: AtomicU64,
     used: AtomicU64,
     waits: AtomicBool,
     wakers: Mutex<Vec<Waker>>,
@@ -22,11 +22,18 @@ impl Budget {
     #[must_use]
     pub fn new(size: u64) -> Arc<Budget> {
         Arc::new(Budget {
-            size,
+            size: AtomicU64::new(size),
             used: AtomicU64::new(0),
             waits: AtomicBool::new(false),
             wakers: Mutex::new(Vec::new()),
         })
+    }
+
+    /// Another size. What is charged stays charged.
+    pub fn resize(&self, size: u64) {
+        if self.size.swap(size, Ordering::SeqCst) < size {
+            self.wake();
+        }
     }
 
     /// What is charged now.
@@ -36,7 +43,8 @@ impl Budget {
     }
 
     pub(super) fn try_charge(&self, cost: u64) -> bool {
-        let fits = |used: u64| (used == 0 || used.saturating_add(cost) <= self.size).then(|| used + cost);
+        let size = self.size.load(Ordering::SeqCst);
+        let fits = |used: u64| (used == 0 || used.saturating_add(cost) <= size).then(|| used + cost);
         self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fits).is_ok()
     }
 
@@ -60,6 +68,10 @@ impl Budget {
             return;
         }
         self.used.fetch_sub(cost, Ordering::SeqCst);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if self.waits.swap(false, Ordering::SeqCst) {
             let woken = std::mem::take(&mut *self.wakers.lock().unwrap_or_else(PoisonError::into_inner));
             woken.into_iter().for_each(Waker::wake);
@@ -83,5 +95,10 @@ mod tests {
         assert!(!budget.try_charge(1));
         budget.release(500);
         assert_eq!(budget.used(), 0);
+        assert!(budget.try_charge(60));
+        budget.resize(50);
+        assert!(!budget.try_charge(1), "what is charged stays charged, and fills the smaller one");
+        budget.resize(200);
+        assert!(budget.try_charge(140));
     }
 }

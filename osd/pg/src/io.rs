@@ -73,6 +73,21 @@ pub enum TimerId {
     Copy { reqid: ReqId },
 }
 
+/// For whom something is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// A client or an operator waits for it.
+    Client,
+    /// Copies that are missing.
+    Recovery,
+    /// Clones of snapshots that were removed.
+    Trim,
+    /// Comparing copies.
+    Scrub,
+    /// What nobody waits for.
+    BestEffort,
+}
+
 /// Slots an osd gives out sparingly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SlotKind {
@@ -169,8 +184,8 @@ pub enum Output {
     Submit { id: TxnId, txn: Transaction },
     /// A client's change is in this transaction. For whoever watches operations; nothing follows from it.
     Ordered { op: OpId, txn: TxnId },
-    /// Read an object (none: the collection).
-    Read { id: ReadId, oid: Option<ObjectId>, items: Vec<ReadItem> },
+    /// Read an object (none: the collection). When it is done is the shell's to choose: what is not for a client may wait.
+    Read { id: ReadId, oid: Option<ObjectId>, items: Vec<ReadItem>, class: Class },
     /// Answer a client.
     Reply { op: OpId, reply: Reply },
     /// Tell a watcher.

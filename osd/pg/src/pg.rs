@@ -39,7 +39,7 @@ use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SnapId, Version};
 use nacre_proto::txn::{Transaction, TxnOp};
 
 use crate::io::{
-    Duration, Input, Order, Output, ReadFault, ReadId, ReadItem, ReadValue, Report, Step, Time, TimerId, TxnId,
+    Class, Duration, Input, Order, Output, ReadFault, ReadId, ReadItem, ReadValue, Report, Step, Time, TimerId, TxnId,
 };
 use crate::log::{Log, Missing, ReqId};
 use crate::msg::{Body, CopyCursor, PeerMsg};
@@ -173,6 +173,18 @@ pub(crate) enum OnRead {
     },
 }
 
+impl OnRead {
+    fn class(&self) -> Class {
+        match self {
+            OnRead::Load { .. } | OnRead::Exec(_) | OnRead::Revert { .. } | OnRead::Forget { .. } => Class::Client,
+            OnRead::Piece(_) | OnRead::Kin { .. } | OnRead::Window | OnRead::List(_) => Class::Recovery,
+            OnRead::TrimList | OnRead::TrimHead { .. } | OnRead::Trim { .. } => Class::Trim,
+            OnRead::ScrubWindow | OnRead::Survey(_) => Class::Scrub,
+            OnRead::Recount => Class::BestEffort,
+        }
+    }
+}
+
 /// The shell's numbers of one request. Nearly always one: only a retry adds another.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OpIds {
@@ -244,8 +256,9 @@ impl Desk {
     pub(crate) fn read(&mut self, cx: &mut Step<'_>, oid: Option<ObjectId>, items: Vec<ReadItem>, then: OnRead) {
         let id = ReadId(self.next_read);
         self.next_read += 1;
+        let class = then.class();
         self.reads.insert(id, (self.interval, items.clone(), then));
-        cx.out.push(Output::Read { id, oid, items });
+        cx.out.push(Output::Read { id, oid, items, class });
     }
 }
 

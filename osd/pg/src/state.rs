@@ -148,6 +148,8 @@ pub struct Config {
     pub scrub_objects: u32,
     /// Bytes of one window of a deep scrub, unless a single object has more.
     pub scrub_bytes: u64,
+    /// Whether a scrub that came by the clock repairs what it can; one that was ordered always does.
+    pub repair: bool,
     /// The largest object.
     pub max_object: u64,
     /// The largest object that can be copied from: it is one write.
@@ -175,6 +177,7 @@ impl Default for Config {
             window: 64,
             scrub_objects: 8,
             scrub_bytes: 8 << 20,
+            repair: true,
             max_object: 128 << 20,
             max_copy: 32 << 20,
             contexts: 4096,

@@ -207,7 +207,7 @@ impl Trio {
                 }
                 self.queue.push_back((i, Input::Committed(id)));
             }
-            Output::Read { id, oid, items } => {
+            Output::Read { id, oid, items, .. } => {
                 let bad = |item: &ReadItem| {
                     matches!(item, ReadItem::Extent { .. })
                         && oid.as_ref().is_some_and(|o| self.rotten.contains(&(i, o.clone())))

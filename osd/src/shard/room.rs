@@ -4,9 +4,11 @@
 //! kept in order, until the transaction is taken.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nacre_pg::io::{Input, Order, Output};
+use nacre_pg::state::Config;
 use nacre_store::Fullness;
 
 use super::{Outside, Shard};
@@ -79,6 +81,15 @@ impl<O: Outside> Shard<O> {
         let remote = if self.fullness >= Fullness::Backfill { 0 } else { backfills };
         let told = self.slots.limit([backfills, remote, scrubs]);
         self.tell_slots(told);
+        self.pace.allow(self.tuning.slowdown);
+        let Tuning { log_max, recover, repair, .. } = self.tuning;
+        let recover_active = (recover / backfills.max(1)).max(1);
+        if (self.cfg.log_keep, self.cfg.recover_active, self.cfg.repair) != (log_max, recover_active, repair) {
+            let cfg =
+                Config { log_keep: log_max, log_slack: log_max / 10, recover_active, repair, ..(*self.cfg).clone() };
+            self.cfg = Arc::new(cfg);
+            self.groups.values_mut().for_each(|(_, group)| group.retune(Arc::clone(&self.cfg)));
+        }
     }
 
     pub(super) fn tell_slots(&mut self, told: Vec<Slot>) {

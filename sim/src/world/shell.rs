@@ -175,7 +175,7 @@ impl World {
                 }
             }
             Output::Ordered { .. } => {}
-            Output::Read { id, oid, items } => {
+            Output::Read { id, oid, items, .. } => {
                 let slow = self.slow.get(&osd).is_some_and(|t| *t > self.now);
                 let most = if slow { 200 * MS } else { MS };
                 let delay = if self.rng.chance(1, 2) { 0 } else { self.rng.below(most) };

@@ -89,6 +89,11 @@ impl PlacementGroup {
         self
     }
 
+    /// Other settings, from the next step on.
+    pub fn retune(&mut self, cfg: Arc<Config>) {
+        self.cfg = cfg;
+    }
+
     /// Says of a pg made in the middle of an osd's run when that began: intervals of a former life, of which peers may still
     /// speak, give it no role, and what a former life may have promised is kept.
     pub fn of_run(mut self, floor: Epoch, began: Time) -> PlacementGroup {

@@ -496,6 +496,7 @@ impl PlacementGroup {
         let Role::Primary(p) = &mut self.role else { return };
         let Some(s) = &mut p.scrub else { return };
         let mut holders: BTreeMap<OsdId, BTreeMap<ObjectId, ScrubLine>> = BTreeMap::new();
+        let may_repair = s.at_once || self.cfg.repair;
         let own = s.own.take().unwrap_or_default();
         for (osd, lines) in std::iter::once((me, own)).chain(std::mem::take(&mut s.theirs)) {
             holders.insert(osd, lines.into_iter().map(|l| (l.oid.clone(), l)).collect());
@@ -512,7 +513,7 @@ impl PlacementGroup {
             let verdict = judge(&copies, says.get(oid).copied());
             self.findings.found += verdict.wrong.len() as u64;
             match verdict.good {
-                Some(version) if !verdict.wrong.is_empty() => {
+                Some(version) if !verdict.wrong.is_empty() && may_repair => {
                     self.findings.repaired += verdict.wrong.len() as u64;
                     bad.extend(verdict.wrong.iter().map(|(osd, _)| (*osd, oid.clone(), version)));
                 }

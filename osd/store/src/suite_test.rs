@@ -139,6 +139,30 @@ fn a_snapshot_keeps_its_bytes_and_shares_its_blocks() {
 }
 
 #[test]
+fn blocks_of_one_object_that_share_their_place_are_written_together() {
+    on_both(|store| {
+        submit(store, pg(0), vec![TxnOp::CreateCollection]).unwrap();
+        let a = oid("a", 0);
+        // Three neighbours and one in the next leaf, all of them one block of the disk.
+        let at = [253u64, 254, 255, 256].map(|block| block * 4096);
+        submit(store, pg(0), vec![write(&a, at[0], &[1; 4096])]).unwrap();
+        let same = |to: u64| TxnOp::CloneRange {
+            from: a.clone(),
+            to: a.clone(),
+            from_offset: at[0],
+            len: 4096,
+            to_offset: to,
+        };
+        submit(store, pg(0), at[1..].iter().map(|to| same(*to)).collect()).unwrap();
+        // With all but the last written elsewhere, that one would be alone on the shared block.
+        submit(store, pg(0), vec![write(&a, at[0], &[2; 4 * 4096])]).unwrap();
+        assert_eq!(flat(store, &a)[at[0] as usize..], [2; 4 * 4096]);
+        submit(store, pg(0), vec![write(&a, at[1], &[3; 3 * 4096])]).unwrap();
+        assert_eq!(flat(store, &a)[at[1] as usize..], [3; 3 * 4096]);
+    });
+}
+
+#[test]
 fn clones_cost_metadata_in_the_real_store() {
     let folder = tempfile::tempdir().unwrap();
     DiskStore::format(folder.path(), IDENTITY, &options(64 << 20, 4 << 20)).unwrap();

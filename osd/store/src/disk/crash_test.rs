@@ -394,6 +394,11 @@ fn power_loss_keeps_a_prefix_with_all_acknowledged_4() {
     crash(4);
 }
 
+#[test]
+fn seed_5402_writes_blocks_that_share_one_place() {
+    crash_everywhere(&run(5402, 60), &mut StdRng::seed_from_u64(5402), 5402);
+}
+
 /// Bytes of format version 1, as text: a store whose last checkpoint and journal both hold something.
 mod format_1 {
     use std::fmt::Write as _;

@@ -275,6 +275,7 @@ impl<'a> Stage<'a> {
         }
         let mut fresh = runs.iter().flat_map(|run| run.0..run.0.saturating_add(run.1));
         let count = data.len() as u64 / 4096;
+        let mut in_place = self.in_place_before(key, first, count)?.into_iter();
         let mut done = 0;
         while done < count {
             let (index, at) = place(first + done)?;
@@ -284,7 +285,7 @@ impl<'a> Stage<'a> {
                 let from = (done + u64::from(block - at)) as usize * 4096;
                 let bytes = data.slice(from..from + 4096);
                 let crc = crc32fast::hash(&bytes);
-                if self.in_place(&leaf, block)? {
+                if in_place.next().unwrap_or(false) {
                     let extent = leaf.find_mut(block).ok_or_else(|| corrupt("a mapped block without extent"))?;
                     let within = block - extent.at;
                     let phys = extent.phys + u64::from(within);
@@ -307,6 +308,23 @@ impl<'a> Stage<'a> {
             return Err(corrupt("a write in the journal names too many blocks"));
         }
         Ok(())
+    }
+
+    /// Which blocks of a write stay where they are, as it was planned: judged before the first of them changes. Two of them
+    /// may share one place on the disk, and with the first written elsewhere the second would seem to be alone there.
+    fn in_place_before(&mut self, key: &Bytes, first: u64, count: u64) -> Result<Vec<bool>, StoreError> {
+        let mut found = Vec::with_capacity(count as usize);
+        let mut done = 0;
+        while done < count {
+            let (index, at) = place(first + done)?;
+            let here = u64::from(LEAF - at).min(count - done) as u16;
+            let leaf = self.leaf(key, index)?.unwrap_or_default();
+            for block in at..at + here {
+                found.push(self.in_place(&leaf, block)?);
+            }
+            done += u64::from(here);
+        }
+        Ok(found)
     }
 
     fn place_pieces(&mut self, key: &Bytes, first: u64, pieces: Vec<Piece>) -> Result<(), StoreError> {

@@ -13,6 +13,7 @@ pub type Moves = BTreeMap<(&'static str, &'static str), u64>;
 
 /// Things that faults lead to: a fault that is done without any of these following would prove nothing.
 pub const SIGHTS: &[&str] = &[
+    "background read put off",
     "damaged read",
     "frozen snapshot read again",
     "message lost in a cut",

@@ -99,6 +99,8 @@ pub struct World {
     pub now: u64,
     /// Chance.
     pub rng: Rng,
+    /// Chance in runs whose OSDs put background reads off, as they do where clients would suffer.
+    pub paced: Option<Rng>,
     /// The shape of this run.
     pub scenario: Scenario,
     /// The map service.
@@ -177,6 +179,7 @@ impl World {
             history: History::default(),
             ledger: Ledger::default(),
             watches: Watches::default(),
+            paced: (seed % 3 == 1).then(|| Rng::new(seed ^ 0x7061_6365)),
             rot: Rot::new(seed),
             healed: u64::MAX,
             faulty: true,

@@ -135,6 +135,13 @@ fn who_was_away_is_asked_again() {
     expect_fine(&[10584]);
 }
 
+/// A piece for a member was read twice, as its connection had ended. The second read came back when the object had been
+/// sent and trimmed away: the primary took its own copy for lost, and looked for ever for an object that was gone.
+#[test]
+fn a_piece_that_is_read_late_says_nothing() {
+    expect_fine(&[3131]);
+}
+
 /// A block of an object that was being given to a member in a backfill had rotted: the good copy was fetched, and never
 /// sent on.
 #[test]

@@ -69,6 +69,8 @@ mutants! {
     /// What is recovered takes all of the clone before it, also what has changed since.
     ShareAll,
     // Faults the core once had: what was mended is taken out again here, so that the mending is proven for good.
+    /// A piece that was read late is sent, and believed, though it was sent long ago.
+    LatePieces,
     /// A piece of an object that is asked for again is also written again.
     PullTwice,
     /// Who is to be filled anew is not asked for objects that only it holds.

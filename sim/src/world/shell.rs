@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use nacre_pg::PlacementGroup;
-use nacre_pg::io::{Input, Output, Request, Step, Way};
+use nacre_pg::io::{Class, Input, Output, Request, Step, Way};
 use nacre_pg::msg::{Body, Chunk, PeerMsg};
 use nacre_pg::op::{ClientOp, Reply};
 use nacre_pg::view::pg_of_hash;
@@ -175,10 +175,16 @@ impl World {
                 }
             }
             Output::Ordered { .. } => {}
-            Output::Read { id, oid, items, .. } => {
+            Output::Read { id, oid, items, class } => {
                 let slow = self.slow.get(&osd).is_some_and(|t| *t > self.now);
                 let most = if slow { 200 * MS } else { MS };
-                let delay = if self.rng.chance(1, 2) { 0 } else { self.rng.below(most) };
+                let mut delay = if self.rng.chance(1, 2) { 0 } else { self.rng.below(most) };
+                if let Some(rng) = self.paced.as_mut().filter(|_| class != Class::Client)
+                    && rng.chance(1, 8)
+                {
+                    delay += rng.below(900 * MS);
+                    self.seen("background read put off");
+                }
                 self.after(delay, Event::Read { osd, run, pg, core, id, oid, items });
             }
             Output::Reply { op, reply } => self.reply(osd, op, reply),

@@ -67,6 +67,11 @@ impl Backfill {
         to == self.target && self.todo.iter().map(|(o, _)| o).chain(self.pushing.keys()).any(is_older)
     }
 
+    /// Is it this piece that is to be sent next.
+    pub(crate) fn is_due(&self, oid: &ObjectId, to: OsdId, version: Version, at: &CopyCursor) -> bool {
+        self.target == to && self.pushing.get(oid).is_some_and(|(v, sent, _)| *v == version && sent == at)
+    }
+
     /// The next to send, unless it is to wait for an older clone that is on its way.
     fn next(&mut self) -> Option<(ObjectId, Version)> {
         let head = head_of(&self.todo.front()?.0);

@@ -290,6 +290,14 @@ impl PlacementGroup {
         }
     }
 
+    /// Primary: is it this piece that a member is to be sent next.
+    pub(crate) fn is_due(&self, oid: &ObjectId, to: OsdId, version: Version, at: &CopyCursor) -> bool {
+        let Role::Primary(p) = &self.role else { return false };
+        let recovers = matches!(p.recover.active.get(oid), Some(Job::Push { version: v, to: members })
+            if *v == version && members.get(&to).is_some_and(|(sent, _)| sent == at));
+        recovers || p.backfill.as_ref().is_some_and(|b| b.is_due(oid, to, version, at))
+    }
+
     /// Primary: the piece for a member was read.
     pub(crate) fn push_piece(
         &mut self,

@@ -142,6 +142,13 @@ fn a_piece_that_is_read_late_says_nothing() {
     expect_fine(&[3131]);
 }
 
+/// A primary that was cut off waited for a lease of before and began to serve when nobody followed it any more. It answered
+/// nobody; the oracle asked it for writes of an interval it could not know of.
+#[test]
+fn a_primary_of_an_interval_that_is_over_is_not_asked_for_what_came_after() {
+    expect_fine(&[23110]);
+}
+
 /// A block of an object that was being given to a member in a backfill had rotted: the good copy was fetched, and never
 /// sent on.
 #[test]

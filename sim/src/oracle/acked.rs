@@ -1,7 +1,10 @@
 //! No acknowledged write is lost: whoever begins to serve a pg, and at the end every member, has in its log each write
 //! of the pg that was ever answered, at the place it was answered for, as far back as the log reaches.
+//!
+//! Who is cut off and begins to serve an interval that is over cannot know what was ordered in a later one. That it answers
+//! nobody by then is another oracle's to judge.
 
-use nacre_proto::ids::{OsdId, PgId};
+use nacre_proto::ids::{OsdId, PgId, Version};
 
 use super::ledger::Served;
 use crate::world::World;
@@ -11,7 +14,8 @@ pub(super) fn check(w: &mut World, osd: OsdId, pg: PgId) {
     let Some((_, core)) = w.nodes[osd.0 as usize].pgs.get(&pg) else { return };
     let here = Served { by: osd, interval: core.info().interval, pg_num: core.info().pg_num, since: w.now };
     let mut bad = Vec::new();
-    for (reqid, a) in w.ledger.acked.iter().filter(|(_, a)| here.has(pg, &a.oid) && a.version > core.log().tail()) {
+    let known = |version: Version| version > core.log().tail() && version.epoch <= here.interval;
+    for (reqid, a) in w.ledger.acked.iter().filter(|(_, a)| here.has(pg, &a.oid) && known(a.version)) {
         let found = core.log().reply_to(*reqid).map(|d| d.version);
         if found != Some(a.version) {
             bad.push(format!(

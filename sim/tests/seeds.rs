@@ -142,6 +142,13 @@ fn a_piece_that_is_read_late_says_nothing() {
     expect_fine(&[3131]);
 }
 
+/// A watch's time was up while a scrub held its object, and so was a renewal that had come before. The renewal was done first,
+/// the end then found time left, and no timer was set any more: a dead watcher was never forgotten.
+#[test]
+fn a_watch_renewed_while_its_end_waits_ends_later() {
+    expect_fine(&[40087]);
+}
+
 /// A primary that was cut off waited for a lease of before and began to serve when nobody followed it any more. It answered
 /// nobody; the oracle asked it for writes of an interval it could not know of.
 #[test]

@@ -37,6 +37,8 @@ type Watcher = (SessionId, u64);
 struct Live {
     id: u64,
     until: Time,
+    /// A timer is set. None is while its end, which may be held back with the object, is under way.
+    armed: bool,
 }
 
 #[derive(Debug)]
@@ -95,11 +97,14 @@ impl PlacementGroup {
         if let Some(l) = self.watches.live.get_mut(&(oid.clone(), who)) {
             if renew {
                 l.until = until;
+                if !std::mem::replace(&mut l.armed, true) {
+                    cx.out.push(Output::Arm { id: TimerId::Watch { watch: l.id }, at: until });
+                }
             }
             return;
         }
         let id = self.watches.number();
-        self.watches.live.insert((oid.clone(), who), Live { id, until });
+        self.watches.live.insert((oid.clone(), who), Live { id, until, armed: true });
         self.watches.by_id.insert(id, (oid.clone(), who));
         cx.out.push(Output::Arm { id: TimerId::Watch { watch: id }, at: until });
     }
@@ -238,11 +243,12 @@ impl PlacementGroup {
     /// A watch's time may be up.
     pub(crate) fn watch_timer(&mut self, cx: &mut Step<'_>, id: u64) {
         let Some((oid, who)) = self.watches.by_id.get(&id).cloned() else { return };
-        let Some(l) = self.watches.live.get(&(oid.clone(), who)) else { return };
+        let Some(l) = self.watches.live.get_mut(&(oid.clone(), who)) else { return };
         if l.until > cx.now {
             cx.out.push(Output::Arm { id: TimerId::Watch { watch: id }, at: l.until });
             return;
         }
+        l.armed = false;
         self.expire_watch(cx, &oid, who);
     }
 

@@ -9,7 +9,7 @@ use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, PoolId, SessionId, SnapId};
 use nacre_proto::txn::TxnOp;
 
 use crate::PlacementGroup;
-use crate::io::{Input, Output, ReadFault, ReadItem, ReadValue, Request, Step, Time, TimerId, Way};
+use crate::io::{Input, Output, ReadFault, ReadId, ReadItem, ReadValue, Request, SlotKind, Step, Time, TimerId, Way};
 use crate::log::ReqId;
 use crate::msg::Body;
 use crate::op::{ClientOp, Op, OpError, OpId, OpResult, Reply, SnapContext};
@@ -62,7 +62,26 @@ pub(crate) struct Trio {
     pub(crate) later: Vec<(usize, TimerId)>,
     /// What happens right after so many messages between pgs.
     pub(crate) after_carried: Option<(usize, (usize, Input))>,
+    /// What watchers were told: whose watch, which cookie, which notify.
+    pub(crate) told: Vec<(SessionId, u64, u64)>,
+    /// Timers of watches and notifies ring when the test says so; these were asked for.
+    pub(crate) patient: bool,
+    pub(crate) rings: Vec<(usize, Input)>,
+    /// So many questions of scrubs still arrive.
+    pub(crate) scrubs: usize,
+    /// Slots that were asked for, with their priority.
+    pub(crate) asked: Vec<(usize, SlotKind, u8)>,
+    /// What is read at osd 0 comes when the test says so: who asked, and what it was when it was asked for.
+    pub(crate) late: Option<Vec<LateRead>>,
     pub(crate) next: u64,
+}
+
+/// A read whose answer has not come.
+pub(crate) struct LateRead {
+    id: ReadId,
+    oid: Option<ObjectId>,
+    items: Vec<ReadItem>,
+    then: Result<Vec<ReadValue>, ReadFault>,
 }
 
 impl Trio {
@@ -107,6 +126,12 @@ impl Trio {
             lose: 0,
             later: Vec::new(),
             after_carried: None,
+            told: Vec::new(),
+            patient: false,
+            rings: Vec::new(),
+            scrubs: usize::MAX,
+            asked: Vec::new(),
+            late: None,
             next: 1,
         }
     }
@@ -186,12 +211,16 @@ impl Trio {
             Output::Send { to, msg }
                 if self.no_pull && self.spare == Some(to.0) && matches!(msg.body, Body::Pull { .. }) => {}
             Output::Send { to, .. } if self.deaf == Some(to.0 as usize) => {}
+            Output::Send { msg, .. } if self.scrubs == 0 && matches!(msg.body, Body::ScrubRange { .. }) => {}
             Output::Send { to, msg } if self.view.acting.contains(&to) || self.spare == Some(to.0) => {
                 if let Body::Push { chunk, .. } | Body::Pulled { chunk: Some(chunk), .. } = &msg.body {
                     let omap = chunk.omap.iter().map(|(k, v)| k.len() + v.len()).sum();
                     self.largest = self.largest.max(chunk.data.len()).max(omap);
                     self.sent += chunk.data.len() as u64;
                     self.shared += chunk.shared.iter().flat_map(|s| &s.ranges).map(|(_, len)| len).sum::<u64>();
+                }
+                if matches!(msg.body, Body::ScrubRange { .. }) {
+                    self.scrubs -= 1;
                 }
                 let again = (self.twice && matches!(msg.body, Body::Pulled { .. })).then(|| msg.clone());
                 for msg in std::iter::once(msg).chain(again) {
@@ -214,11 +243,24 @@ impl Trio {
                 };
                 let one = |item| if bad(item) { Err(ReadFault) } else { Ok(read(&self.disks[i], oid.as_ref(), item)) };
                 let result = items.iter().map(one).collect();
+                if i == 0
+                    && let Some(late) = &mut self.late
+                {
+                    late.push(LateRead { id, oid, items, then: result });
+                    return;
+                }
                 self.queue.push_back((i, Input::ReadDone { id, result }));
             }
             Output::Reply { op, reply } => drop(self.replies.insert(op.0, reply)),
-            Output::Ask(Request::Slot { kind, holder, .. }) if !self.no_slots => {
-                self.queue.push_back((i, Input::Slot { kind, holder, granted: true }));
+            Output::Ask(Request::Slot { kind, holder, priority }) => {
+                self.asked.push((i, kind, priority));
+                if !self.no_slots {
+                    self.queue.push_back((i, Input::Slot { kind, holder, granted: true }));
+                }
+            }
+            Output::Notify { session, cookie, notify, .. } => self.told.push((session, cookie, notify)),
+            Output::Arm { id: id @ (TimerId::Watch { .. } | TimerId::Notify { .. }), .. } if self.patient => {
+                self.rings.push((i, Input::Timer(id)));
             }
             Output::Arm { id: id @ TimerId::Copy { .. }, .. } => self.later.push((i, id)),
             Output::Arm { id, .. } => {
@@ -228,6 +270,15 @@ impl Trio {
             }
             _ => {}
         }
+    }
+
+    /// A late read is answered: with what is there now, or with what was there when it was asked for.
+    pub(crate) fn read_comes(&mut self, at: usize, fresh: bool) {
+        let LateRead { id, oid, items, then } = self.late.as_mut().unwrap().remove(at);
+        let now = || items.iter().map(|item| read(&self.disks[0], oid.as_ref(), item)).collect();
+        let result = if fresh { Ok(now()) } else { then };
+        self.queue.push_back((0, Input::ReadDone { id, result }));
+        self.settle();
     }
 
     pub(crate) fn ask(&mut self, to: usize, op: Op) -> Option<Reply> {

@@ -140,7 +140,7 @@ impl PlacementGroup {
 
     /// The object's record may name fewer than before: nobody waits for those.
     pub(crate) fn watchers_changed(&mut self, cx: &mut Step<'_>, oid: &ObjectId) {
-        if self.watches.live.is_empty() {
+        if self.watches.live.is_empty() && self.watches.notifies.is_empty() {
             return;
         }
         let info = self.contexts.get(oid).and_then(|c| c.info());
@@ -272,3 +272,7 @@ fn tell(cx: &mut Step<'_>, notify: u64, n: &Notify, (session, cookie): Watcher) 
     let (oid, payload) = (n.oid.clone(), n.payload.clone());
     cx.out.push(Output::Notify { session, cookie, notify, oid, payload });
 }
+
+#[cfg(test)]
+#[path = "watch_test.rs"]
+mod tests;

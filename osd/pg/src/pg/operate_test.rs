@@ -1,6 +1,6 @@
 //! What becomes of requests at the edges: late duplicates, many sessions, the end of an interval.
 
-use nacre_proto::ids::{OsdId, SessionId, Version};
+use nacre_proto::ids::{ObjectId, OsdId, SessionId, Version};
 
 use crate::io::{Input, Order, Output, SlotKind, Step, Time};
 use crate::log::ReqId;
@@ -168,4 +168,71 @@ fn an_operators_scrub_waits_for_no_slot_and_takes_one_that_waits_along() {
     t.settle();
     assert_eq!((t.cores[0].findings().deep, t.cores[0].is_scrubbing()), (1, false));
     assert!(t.cores[0].slots.is_empty(), "{:?}", t.cores[0].slots);
+}
+
+#[test]
+fn many_writes_of_one_object_are_under_way_at_a_time_and_keep_their_order() {
+    let mut t = two();
+    t.deaf = Some(1);
+    for tid in 100..120 {
+        let mut r = t.request(oid(), tid, vec![Op::Append { data: vec![b'a' + (tid - 100) as u8].into() }]);
+        r.reqid.session = SessionId(tid % 3);
+        t.queue.push_back((0, Input::Op(r)));
+    }
+    t.settle();
+    let why = t.cores[0].explain();
+    assert!(why.starts_with("20 writes are not safe yet"), "{why}");
+    assert!(t.replies.is_empty(), "answered, although a member has not got it: {:?}", t.replies);
+    t.deaf = None;
+    for (me, other) in [(0, 1), (1, 0)] {
+        t.queue.push_back((me, Input::PeerReset { osd: OsdId(other) }));
+    }
+    t.settle();
+    let mut versions = Vec::new();
+    for tid in 100..120 {
+        let Some(Reply::Done { outcome: Ok(_), version }) = t.replies.remove(&tid) else { panic!("{tid}: no answer") };
+        versions.push(version);
+    }
+    assert!(versions.is_sorted() && versions[0] != versions[19], "{versions:?}");
+    assert_eq!(t.read(0).unwrap().unwrap(), "abcdefghijklmnopqrst");
+    assert!(t.disks[0] == t.disks[1]);
+}
+
+#[test]
+fn a_scrub_holds_writes_back_for_one_window_and_reads_for_nothing() {
+    let mut t = Trio::with(Config { scrub_objects: 2, ..Config::default() });
+    t.map(&[0, 1], &[]);
+    let object = |n: u32| ObjectId { hash: n, name: format!("thing-{n}").into(), ..oid() };
+    let send = |t: &mut Trio, n: u32, op: Op| {
+        t.next += 1;
+        let r = t.request(object(n), t.next, vec![op]);
+        (t.next, t.send(0, r).is_some())
+    };
+    for n in 0..6 {
+        assert!(send(&mut t, n, Op::WriteFull { data: "some".into() }).1);
+    }
+    // In which of the windows of two an object is, the order of hashes says.
+    let mut order: Vec<u32> = (0..6).collect();
+    order.sort_by_key(|n| object(*n));
+    let (first, second, last) = (order[0], order[2], order[5]);
+    t.scrubs = 0;
+    t.queue.push_back((0, Input::Order(Order::Scrub { deep: true })));
+    t.settle();
+    // The other member has not said yet what it holds of the first window.
+    assert!(send(&mut t, first, Op::Read { offset: 0, len: 9 }).1, "a read waits");
+    assert!(send(&mut t, last, Op::Append { data: "more".into() }).1, "a write outside the window waits");
+    let (waits, answered) = send(&mut t, first, Op::Append { data: "more".into() });
+    assert!(!answered, "a write changes what is being compared");
+    assert!(t.cores[0].explain().contains("until a scrub has compared"), "{}", t.cores[0].explain());
+    // Once it says so, the second window is next, and only writes to that one wait.
+    t.scrubs = 1;
+    t.queue.push_back((0, Input::PeerReset { osd: OsdId(1) }));
+    t.settle();
+    assert!(t.replies.remove(&waits).is_some(), "the write waits for more than its window");
+    assert!(t.cores[0].is_scrubbing() && !send(&mut t, second, Op::Append { data: "more".into() }).1);
+    t.scrubs = usize::MAX;
+    t.queue.push_back((0, Input::PeerReset { osd: OsdId(1) }));
+    t.settle();
+    assert_eq!((t.cores[0].findings().deep, t.cores[0].findings().found), (1, 0));
+    assert!(t.disks[0] == t.disks[1]);
 }

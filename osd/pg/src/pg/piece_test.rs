@@ -289,3 +289,87 @@ fn a_spare_copy_that_was_away_while_it_was_asked_is_asked_again() {
         assert!(!asks_again_who_was_away(Config { mutant, ..Config::default() }), "this proves nothing");
     }
 }
+
+/// What becomes of an object of so many pieces that is read for a member, and read again since the connection was lost, when
+/// the second answer comes late.
+struct Twice {
+    t: Trio,
+    pieces: u64,
+}
+
+impl Twice {
+    fn new(cfg: Config, pieces: u64) -> Twice {
+        let mut t = Trio::with(Config { chunk_bytes: 1000, ..cfg });
+        t.map(&[0, 1], &[]);
+        write(&mut t, 0, 0, Op::WriteFull { data: "first".into() });
+        t.map(&[0], &[]);
+        let data: Vec<u8> = (0..pieces * 1000).map(|n| 1 + (n / 7) as u8 % 250).collect();
+        write(&mut t, 0, 0, Op::WriteFull { data: data.into() });
+        t.late = Some(Vec::new());
+        t.map(&[0, 1], &[]);
+        for (me, other) in [(0, 1), (1, 0)] {
+            t.queue.push_back((me, Input::PeerReset { osd: nacre_proto::ids::OsdId(other) }));
+        }
+        t.settle();
+        assert_eq!(t.late.as_ref().unwrap().len(), 2, "the first piece is read twice");
+        Twice { t, pieces }
+    }
+
+    /// So many pieces are read and sent; the second answer for the first waits, behind the newest.
+    fn send(&mut self, pieces: u64) {
+        self.t.read_comes(0, true);
+        for _ in 1..pieces {
+            let newest = self.t.late.as_ref().unwrap().len() - 1;
+            self.t.read_comes(newest, true);
+        }
+    }
+
+    /// The late answer comes; is all well?
+    fn end(mut self, fresh: bool) -> bool {
+        self.t.read_comes(0, fresh);
+        while !self.t.late.as_ref().unwrap().is_empty() {
+            self.t.read_comes(0, true);
+        }
+        self.t.late = None;
+        self.t.cores[0].is_clean() && self.t.disks[0] == self.t.disks[1]
+    }
+}
+
+/// The late answer comes when the member has the object, and a client has removed it.
+fn late_read_of_what_is_gone(cfg: Config) -> bool {
+    let mut w = Twice::new(cfg, 1);
+    w.send(w.pieces);
+    let late = w.t.late.take();
+    write(&mut w.t, 0, 0, Op::Remove);
+    w.t.late = late;
+    w.end(true)
+}
+
+/// The same, but it was changed, and what was read is as it was before.
+fn late_read_of_what_was_changed(cfg: Config) -> bool {
+    let mut w = Twice::new(cfg, 1);
+    w.send(w.pieces);
+    let late = w.t.late.take();
+    write(&mut w.t, 0, 0, Op::Append { data: "more".into() });
+    w.t.late = late;
+    w.end(false)
+}
+
+/// It comes when the member has got two of three pieces.
+fn late_read_of_the_first_of_three_pieces(cfg: Config) -> bool {
+    let mut w = Twice::new(cfg, 3);
+    w.send(2);
+    w.end(true)
+}
+
+#[test]
+fn a_piece_that_was_read_twice_is_sent_no_more_when_its_object_has_moved_on() {
+    for play in [late_read_of_what_is_gone, late_read_of_what_was_changed, late_read_of_the_first_of_three_pieces] {
+        assert!(play(Config::default()));
+        #[cfg(feature = "mutants")]
+        {
+            let mutant = Some(crate::mutant::Mutant::LatePieces);
+            assert!(!play(Config { mutant, ..Config::default() }), "this proves nothing");
+        }
+    }
+}

@@ -149,3 +149,7 @@ impl PlacementGroup {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "slots_test.rs"]
+mod tests;

@@ -149,6 +149,13 @@ fn a_watch_renewed_while_its_end_waits_ends_later() {
     expect_fine(&[40087]);
 }
 
+/// Of two pgs each held a slot for a member that was to be filled later, and waited for the other's to give a member what it
+/// lacked first.
+#[test]
+fn no_slot_is_held_for_work_that_waits_for_another() {
+    expect_fine(&[75457]);
+}
+
 /// A primary that was cut off waited for a lease of before and began to serve when nobody followed it any more. It answered
 /// nobody; the oracle asked it for writes of an interval it could not know of.
 #[test]

@@ -160,9 +160,7 @@ impl PlacementGroup {
         self.slots_settle(cx);
         while self.start_one(cx) {}
         let Role::Primary(p) = &self.role else { return };
-        let lacking = !self.missing.is_empty()
-            || p.members.iter().any(|m| p.peers.get(m).and_then(|q| q.missing.as_ref()).is_some_and(|l| !l.is_empty()));
-        if lacking {
+        if p.lacks_anything(&self.missing) {
             self.drop_recount(cx);
             return;
         }

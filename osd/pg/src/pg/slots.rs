@@ -7,6 +7,10 @@
 //!
 //! A slot is given back when its work is done and at the end of the interval, granted or not, by whoever asked its own
 //! scheduler; so none is ever held for an interval that is over. Objects without any known copy are no work.
+//!
+//! Invariant: a remote slot is asked for only when the work it is for could begin with it, whatever other members grant. A
+//! member is filled when nothing is lacking any more: were its slot held while another's is waited for, two pgs could hold
+//! what the other waits for, for ever.
 
 use std::collections::BTreeSet;
 
@@ -18,11 +22,17 @@ use crate::log::Missing;
 use crate::msg::Body;
 
 impl Primary {
-    /// Has this member something coming that could be given to it.
+    /// Has this member something coming that could be given to it now.
     fn is_owed(&self, member: OsdId, own: &Missing) -> bool {
         let Some(q) = self.peers.get(&member) else { return false };
-        let lacks = |l: &Missing| l.keys().any(|o| !own.contains_key(o) || !self.recover.unfound.contains(o));
-        !q.info.backfilled.is_max() || q.missing.as_ref().is_some_and(lacks)
+        let gets = |l: &Missing| l.keys().any(|o| !own.contains_key(o) || !self.recover.unfound.contains(o));
+        if self.lacks_anything(own) { q.missing.as_ref().is_some_and(gets) } else { !q.info.backfilled.is_max() }
+    }
+
+    /// Are there objects that this osd or a member lacks. Until there are none nobody is filled.
+    pub(crate) fn lacks_anything(&self, own: &Missing) -> bool {
+        let lacks = |m: &OsdId| self.peers.get(m).and_then(|q| q.missing.as_ref()).is_some_and(|l| !l.is_empty());
+        !own.is_empty() || self.members.iter().any(lacks)
     }
 
     /// May data be sent to this member in the background.

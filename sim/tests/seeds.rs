@@ -156,6 +156,12 @@ fn no_slot_is_held_for_work_that_waits_for_another() {
     expect_fine(&[75457]);
 }
 
+/// A pg that became clean began to trim with the next message, whatever that was: also with one of an interval that is over.
+#[test]
+fn trimming_begins_when_a_pg_becomes_clean() {
+    expect_fine(&[97145, 99898]);
+}
+
 /// A primary that was cut off waited for a lease of before and began to serve when nobody followed it any more. It answered
 /// nobody; the oracle asked it for writes of an interval it could not know of.
 #[test]

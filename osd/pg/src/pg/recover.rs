@@ -185,6 +185,8 @@ impl PlacementGroup {
             return;
         }
         self.became_clean(cx);
+        // What a clean pg does begins now, and not with whatever comes next.
+        self.trim_settle(cx);
     }
 
     fn became_clean(&mut self, cx: &mut Step<'_>) {

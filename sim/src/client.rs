@@ -7,7 +7,7 @@ pub(crate) mod calls;
 pub(crate) mod copies;
 pub mod watch;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -313,9 +313,11 @@ impl World {
                 .filter(|(_, p)| p.sent.is_some_and(|(_, _, at)| self.now - at > patience))
                 .map(|(t, p)| (*t, p.sent.map(|(o, _, _)| o)))
                 .collect();
+            let mut fresh = BTreeSet::new();
             for (tid, osd) in late {
-                if let Some(osd) = osd {
-                    // A new connection: what is on the old one never arrives.
+                // A new connection: what is on the old one never arrives. Among faults each takes what was asked just before
+                // along with it; once all is healed there is one for all, or of many late ones the first would wait for ever.
+                if let Some(osd) = osd.filter(|osd| fresh.insert(*osd) || self.now < self.healed) {
                     self.reset(End::Client(client), End::Osd(osd.0));
                 }
                 self.client_send(client, tid);

@@ -162,6 +162,13 @@ fn trimming_begins_when_a_pg_becomes_clean() {
     expect_fine(&[97145, 99898]);
 }
 
+/// A client with many late requests made a connection for each, which took the one before along: of seven the first was sent in
+/// vain until time was up.
+#[test]
+fn late_requests_of_a_client_share_a_connection_once_all_is_healed() {
+    expect_fine(&[98990]);
+}
+
 /// A primary that was cut off waited for a lease of before and began to serve when nobody followed it any more. It answered
 /// nobody; the oracle asked it for writes of an interval it could not know of.
 #[test]

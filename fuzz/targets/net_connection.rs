@@ -84,6 +84,7 @@ fuzz_target!(|input: &[u8]| {
                 serial: Serial(Box::new([1])),
                 not_before: UnixTime(0),
                 not_after: UnixTime(u64::MAX),
+                signer: None,
             })
         };
         let budget = Budget::new(1 << 20);

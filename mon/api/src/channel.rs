@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use nacre_net::tls::{Expect, TlsClient};
+use nacre_net::tls::{Expect, TlsClient, Watched};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -13,7 +13,8 @@ pub const LARGEST_MESSAGE: usize = 64 << 20;
 
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// A channel to the monitor at `address` (`host:port`) that must be who `expect` says.
+/// A channel to the monitor at `address` (`host:port`) that must be who `expect` says. A connection ends when the monitor
+/// is no longer believed: it was revoked, or its authority was replaced.
 pub fn channel(tls: &TlsClient, address: &str, expect: Expect) -> Channel {
     let (tls, address) = (tls.clone(), address.to_owned());
     let dial = tower::service_fn(move |_: Uri| {
@@ -22,7 +23,8 @@ pub fn channel(tls: &TlsClient, address: &str, expect: Expect) -> Channel {
             let connect = async {
                 let stream = TcpStream::connect(&address).await?;
                 stream.set_nodelay(true)?;
-                let (stream, _) = tls.connect(stream, &expect).await.map_err(io::Error::other)?;
+                let (stream, monitor) = tls.connect(stream, &expect).await.map_err(io::Error::other)?;
+                let stream = Watched::new(stream, monitor, tls.trust().clone(), |_| {});
                 Ok::<_, io::Error>(TokioIo::new(stream))
             };
             tokio::time::timeout(CONNECT, connect)

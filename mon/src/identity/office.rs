@@ -231,6 +231,7 @@ impl Office {
             serial: Serial(Box::default()),
             not_before: now,
             not_after: now,
+            signer: None,
         };
         if !self.read(|held| held.desk.members.contains_key(&name)) {
             // Its certificate was believed a moment ago, and what was revoked is remembered for as long as it lives: it

@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use nacre_net::identity::gate::Caller;
-use nacre_net::identity::{Denied, Gate, Identity, Service};
-use nacre_net::tls::{Accepted, TlsServer, Trust};
+use nacre_net::identity::{Denied, Gate, Identity, Name, Service};
+use nacre_net::tls::{Accepted, PeerError, TlsServer, Watched};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -29,30 +29,8 @@ const NEWCOMERS: usize = 32;
 /// How long a newcomer's connection lives. One that waits for an operator comes back.
 const NEWCOMER_LIFE: Duration = Duration::from_secs(30);
 
-/// A connection of a member.
-pub struct MemberStream {
-    stream: Box<dyn Duplex>,
-    identity: Arc<Identity>,
-    /// Ends when the connection has to.
-    doubted: Pin<Box<dyn Future<Output = io::Error> + Send>>,
-    over: bool,
-}
-
-impl MemberStream {
-    /// Whether the peer is still believed. Registers the task that polls, so the end of belief wakes it.
-    fn believed(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.over {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        match self.doubted.as_mut().poll(cx) {
-            Poll::Pending => Ok(()),
-            Poll::Ready(error) => {
-                self.over = true;
-                Err(error)
-            }
-        }
-    }
-}
+/// A connection of a member: ends when the member is no longer believed.
+pub struct MemberStream(Watched<Box<dyn Duplex>>);
 
 /// A connection of a newcomer.
 pub struct NewcomerStream {
@@ -100,29 +78,27 @@ impl Connected for MemberStream {
     type ConnectInfo = Arc<Identity>;
 
     fn connect_info(&self) -> Arc<Identity> {
-        self.identity.clone()
+        self.0.identity().clone()
     }
 }
 
 impl AsyncRead for MemberStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // The server reads all the time, so this is looked at all the time.
-        self.believed(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for MemberStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        Pin::new(&mut self.0).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(&mut self.0).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -130,11 +106,11 @@ impl AsyncWrite for MemberStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.0.is_write_vectored()
     }
 }
 
@@ -174,9 +150,12 @@ pub fn accept(
                 match tls.accept(stream).await {
                     Ok(Accepted::Member(stream, identity)) => {
                         drop(permit);
-                        let doubted = doubt(tls.trust().clone(), identity.clone(), gate);
-                        let member = MemberStream { stream, identity, doubted: Box::pin(doubted), over: false };
-                        let _ = to.send(Ok(member)).await;
+                        let name = identity.name.clone();
+                        let stream: Box<dyn Duplex> = stream;
+                        let member = Watched::new(stream, identity, tls.trust().clone(), move |error| {
+                            turned_out(&gate, &name, error);
+                        });
+                        let _ = to.send(Ok(MemberStream(member))).await;
                     }
                     Ok(Accepted::Newcomer(stream)) => {
                         drop(permit);
@@ -201,14 +180,17 @@ pub fn accept(
     (ReceiverStream::new(accepted), ReceiverStream::new(newcomers))
 }
 
-/// Ends with the error that ends a member's connection, and says so in the audit.
-async fn doubt(trust: Arc<Trust>, identity: Arc<Identity>, gate: Gate) -> io::Error {
-    let error = trust.until_doubted(&identity).await;
+/// Says in the audit that a member has to go. That its certificate of that time has had its day is no misdeed: whoever
+/// has none that is newer finds out, and the audit too, when it connects again.
+fn turned_out(gate: &Gate, name: &Name, error: &PeerError) {
+    if error.is_of_age() {
+        tracing::debug!(who = %name, %error, "a connection made with an earlier certificate ends");
+        return;
+    }
     gate.refuse(Denied {
-        who: Caller::Member(identity.name.clone()),
+        who: Caller::Member(name.clone()),
         service: Service::Mon,
         what: "stay connected".into(),
         why: error.to_string(),
     });
-    io::Error::new(io::ErrorKind::PermissionDenied, error)
 }

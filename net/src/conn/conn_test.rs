@@ -25,6 +25,7 @@ fn identity(name: &str) -> Arc<Identity> {
         serial: Serial(Box::new([1])),
         not_before: UnixTime(0),
         not_after: UnixTime(u64::MAX),
+        signer: None,
     })
 }
 

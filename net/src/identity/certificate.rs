@@ -47,6 +47,9 @@ pub struct Identity {
     pub not_before: UnixTime,
     /// Valid until.
     pub not_after: UnixTime,
+    /// Whose signature it bears: the authority's fingerprint, written here by whoever checked the signature
+    /// ([`crate::tls::Trust`]). What the certificate itself says about its signer proves nothing and is not read.
+    pub signer: Option<[u8; 32]>,
 }
 
 impl Identity {
@@ -75,6 +78,7 @@ impl Identity {
             serial: Serial(cert.raw_serial().into()),
             not_before: time(cert.validity().not_before.timestamp()),
             not_after: time(cert.validity().not_after.timestamp()),
+            signer: None,
         })
     }
 }

@@ -157,6 +157,7 @@ mod tests {
             serial: Serial(Box::new([1])),
             not_before: UnixTime(0),
             not_after: UnixTime(100),
+            signer: None,
         }
     }
 

@@ -90,6 +90,7 @@ mod tests {
             serial: Serial(Box::new([serial])),
             not_before: UnixTime(1_000_000),
             not_after: UnixTime(1_086_400),
+            signer: None,
         }
     }
 

@@ -75,6 +75,7 @@ mod tests {
             serial: Serial(Box::new([serial])),
             not_before: UnixTime(0),
             not_after: UnixTime(100),
+            signer: None,
         }
     }
 

@@ -9,7 +9,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::trust::{PinVerifier, TrustVerifier};
+use super::trust::{PinVerifier, Purpose, TrustVerifier};
 use super::{ALPN_JOIN, Credentials, HANDSHAKE_TIMEOUT, PeerError, TlsError, Trust, provider};
 use crate::identity::{Identity, Kind, Name, UnixTime};
 
@@ -60,6 +60,12 @@ impl TlsClient {
         Ok(TlsClient { trust, connector: connector(config, protocol) })
     }
 
+    /// What is believed.
+    #[must_use]
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
+    }
+
     /// Makes the handshake on a fresh connection, and checks that it is the right peer that answered.
     pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
@@ -68,7 +74,7 @@ impl TlsClient {
     ) -> Result<(TlsStream<S>, Arc<Identity>), TlsError> {
         let stream = handshake(&self.connector, stream).await?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).ok_or(PeerError::NoCertificate)?;
-        let identity = self.trust.recognize(leaf, UnixTime::now())?;
+        let identity = self.trust.judge(std::slice::from_ref(leaf), Purpose::Server, UnixTime::now())?;
         expect.check(&identity)?;
         Ok((stream, Arc::new(identity)))
     }

@@ -4,6 +4,7 @@
 //!   handshakes, for peers on a local socket, and for connections that live while the list changes.
 //! - [`credentials`]: the own certificate and key, swapped while connections run.
 //! - [`server`], [`client`]: the two ends of a handshake.
+//! - [`watched`]: a stream that ends when its peer is no longer believed.
 //! - [`renew`]: a process renews its own certificate. - [`files`]: where it keeps it on disk.
 //!
 //! One crypto provider (ring), one protocol version, AES-128-GCM first. Sessions are not resumed: a resumed session would
@@ -18,6 +19,7 @@ pub mod files;
 pub mod renew;
 pub mod server;
 pub mod trust;
+pub mod watched;
 
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ pub use client::{Expect, TlsClient};
 pub use credentials::Credentials;
 pub use server::{Accepted, TlsServer};
 pub use trust::{PeerError, Trust};
+pub use watched::Watched;
 
 /// Protocol name of frames in the handshake.
 pub const ALPN_FRAMES: &[u8] = b"nacre/1";

@@ -9,7 +9,7 @@ use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use super::credentials::Introduction;
-use super::trust::TrustVerifier;
+use super::trust::{Purpose, TrustVerifier};
 use super::{ALPN_JOIN, Credentials, HANDSHAKE_TIMEOUT, PeerError, TlsError, Trust, provider};
 use crate::identity::{Identity, UnixTime};
 
@@ -84,7 +84,7 @@ impl TlsServer {
             return Err(TlsError::Protocol("the peer offered no protocol of ours".into()));
         }
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).ok_or(PeerError::NoCertificate)?;
-        let identity = self.trust.recognize(leaf, UnixTime::now())?;
+        let identity = self.trust.judge(std::slice::from_ref(leaf), Purpose::Client, UnixTime::now())?;
         Ok(Accepted::Member(Box::new(stream), Arc::new(identity)))
     }
 }

@@ -256,3 +256,49 @@ fn a_new_list_is_noticed() {
     assert!(matches!(sides.trust.judge_again(&who, now), Err(PeerError::Revoked(_))));
     assert_eq!(sides.trust.judge_again(&who, who.not_after), Err(PeerError::Expired));
 }
+
+#[tokio::test]
+async fn whom_a_replaced_authority_signed_is_believed_no_more_on_connections_that_stand() {
+    let (old, new) = (authority(ClusterId([5; 16])), authority(ClusterId([5; 16])));
+    let now = UnixTime::now();
+    let both = vec![new.certificate().to_vec(), old.certificate().to_vec()];
+    let trust = Trust::new(old.cluster(), both).unwrap();
+    let judged = |by: &Authority, purpose| {
+        let pair = by.issue(&grant("osd.3", 0), now, DAY).unwrap();
+        trust.judge(&[tokio_rustls::rustls::pki_types::CertificateDer::from(pair.certificate)], purpose, now)
+    };
+    let early: Vec<Identity> = [Purpose::Client, Purpose::Server].map(|purpose| judged(&old, purpose).unwrap()).into();
+    let renewed = judged(&new, Purpose::Client).unwrap();
+    let (stream, _far) = tokio::io::duplex(64);
+    let (told, hears) = tokio::sync::oneshot::channel();
+    let mut watched = Watched::new(stream, Arc::new(early[0].clone()), trust.clone(), move |error| {
+        told.send(error.clone()).unwrap();
+    });
+    let cut = tokio::spawn(async move { watched.read_u8().await.unwrap_err().kind() });
+    tokio::task::yield_now().await;
+    // then its key is worth nothing, neither to those who come nor to those who are there
+    trust.set_authorities(vec![new.certificate().to_vec()]).unwrap();
+    assert_eq!(judged(&old, Purpose::Client), Err(PeerError::ForeignAuthority));
+    for who in &early {
+        assert_eq!(trust.judge_again(who, now), Err(PeerError::RetiredAuthority));
+    }
+    assert_eq!(cut.await.unwrap(), std::io::ErrorKind::PermissionDenied);
+    assert_eq!(hears.await.unwrap(), PeerError::RetiredAuthority);
+    assert_eq!(trust.judge_again(&renewed, now), Ok(()));
+}
+
+#[test]
+fn of_two_authorities_the_one_that_signed_says_what_is_wrong() {
+    let (old, new) = (authority(ClusterId([5; 16])), authority(ClusterId([5; 16])));
+    let now = UnixTime::now();
+    for both in [[&old, &new], [&new, &old]] {
+        let trust = Trust::new(old.cluster(), both.map(|one| one.certificate().to_vec()).into()).unwrap();
+        for by in both {
+            let pair = by.issue(&grant("client.al", 0), now.before(DAY * 2), DAY).unwrap();
+            let chain = [tokio_rustls::rustls::pki_types::CertificateDer::from(pair.certificate)];
+            assert_eq!(trust.judge(&chain, Purpose::Client, now), Err(PeerError::Expired));
+            assert_eq!(trust.judge(&chain, Purpose::Server, now.before(DAY * 3 / 2)), Err(PeerError::WrongPurpose));
+        }
+    }
+    assert!(Trust::new(old.cluster(), Vec::new()).is_err(), "nobody could be believed");
+}

@@ -2,7 +2,8 @@
 //! that live while the revocation list changes.
 //!
 //! Invariant: an [`Identity`] that this gave out was signed by the cluster's authority for the purpose it was shown for,
-//! was within its dates, belonged to this cluster and was not revoked, all at the moment it was given out.
+//! was within its dates, belonged to this cluster and was not revoked, all at the moment it was given out; and it says
+//! which authority's signature was checked, so that it can be judged again when that authority is believed no more.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::{TlsError, provider};
+use crate::identity::join::authority_fingerprint;
 use crate::identity::revocation::Revoked;
 use crate::identity::{ClusterId, Identity, IdentityError, Name, Revocations, UnixTime};
 
@@ -31,6 +33,11 @@ pub enum PeerError {
     /// Signed by someone else, or badly.
     #[error("its certificate was not signed by this cluster's authority")]
     ForeignAuthority,
+    /// Signed by one that was believed when the connection was made.
+    #[error(
+        "its certificate was signed by an authority that has been replaced since; with a newer one it may connect again"
+    )]
+    RetiredAuthority,
     /// Too old.
     #[error("its certificate has expired; was it away too long to renew it? let it join anew")]
     Expired,
@@ -68,12 +75,20 @@ pub enum PeerError {
 }
 
 impl PeerError {
+    /// Whether this befalls whoever stays connected for long: the certificate of that time has had its day, and whoever
+    /// has a newer one connects again. No misdeed, so nothing for the audit.
+    #[must_use]
+    pub fn is_of_age(&self) -> bool {
+        matches!(self, PeerError::Expired | PeerError::RetiredAuthority)
+    }
+
     /// The word this is counted under.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
             PeerError::NoCertificate => "no_certificate",
             PeerError::ForeignAuthority => "foreign_authority",
+            PeerError::RetiredAuthority => "retired_authority",
             PeerError::Expired => "certificate_expired",
             PeerError::NotYetValid => "certificate_not_yet_valid",
             PeerError::Revoked(_) => "certificate_revoked",
@@ -124,10 +139,18 @@ pub enum Purpose {
     Server,
 }
 
-struct Anchors {
-    authorities: Vec<Vec<u8>>,
+/// One authority, and what checks its signatures.
+#[derive(Clone)]
+struct Anchor {
+    certificate: Vec<u8>,
+    fingerprint: [u8; 32],
     roots: Arc<RootCertStore>,
     clients: Arc<dyn ClientCertVerifier>,
+}
+
+#[derive(Clone)]
+struct Anchors {
+    authorities: Vec<Anchor>,
     revocations: Arc<Revocations>,
 }
 
@@ -145,23 +168,50 @@ impl fmt::Debug for Trust {
     }
 }
 
-fn anchors(authorities: Vec<Vec<u8>>, revocations: Arc<Revocations>) -> Result<Anchors, TlsError> {
-    let setup = |e: &dyn fmt::Display| TlsError::Setup(format!("the authority's certificate: {e}"));
-    let mut roots = RootCertStore::empty();
-    for authority in &authorities {
-        roots.add(CertificateDer::from(authority.clone())).map_err(|e| setup(&e))?;
+impl Anchor {
+    fn new(certificate: Vec<u8>) -> Result<Anchor, TlsError> {
+        let setup = |e: &dyn fmt::Display| TlsError::Setup(format!("the authority's certificate: {e}"));
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(certificate.as_slice())).map_err(|e| setup(&e))?;
+        let roots = Arc::new(roots);
+        let clients =
+            WebPkiClientVerifier::builder_with_provider(roots.clone(), provider()).build().map_err(|e| setup(&e))?;
+        let fingerprint = authority_fingerprint(&certificate);
+        Ok(Anchor { certificate, fingerprint, roots, clients })
     }
-    let roots = Arc::new(roots);
-    let clients =
-        WebPkiClientVerifier::builder_with_provider(roots.clone(), provider()).build().map_err(|e| setup(&e))?;
-    Ok(Anchors { authorities, roots, clients, revocations })
+
+    /// Whether it signed this certificate, for this purpose, and the dates hold.
+    fn signed(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        purpose: Purpose,
+        now: RustlsTime,
+    ) -> Result<(), PeerError> {
+        let signed = match purpose {
+            Purpose::Client => self.clients.verify_client_cert(leaf, rest, now).map(|_| ()),
+            Purpose::Server => verify_server(leaf, rest, &self.roots, now),
+        };
+        signed.map_err(|e| match e {
+            RustlsError::InvalidCertificate(inner) => PeerError::from_rustls(&inner),
+            other => PeerError::Other(other.to_string()),
+        })
+    }
+}
+
+fn anchors(authorities: Vec<Vec<u8>>) -> Result<Vec<Anchor>, TlsError> {
+    if authorities.is_empty() {
+        return Err(TlsError::Setup("no authority is known, so nobody could be believed".into()));
+    }
+    authorities.into_iter().map(Anchor::new).collect()
 }
 
 impl Trust {
     /// Believes certificates of `cluster` that one of `authorities` (DER) signed; more than one while the authority is
     /// being replaced.
     pub fn new(cluster: ClusterId, authorities: Vec<Vec<u8>>) -> Result<Arc<Trust>, TlsError> {
-        let anchors = RwLock::new(Arc::new(anchors(authorities, Arc::default())?));
+        let anchors = Anchors { authorities: anchors(authorities)?, revocations: Arc::default() };
+        let anchors = RwLock::new(Arc::new(anchors));
         Ok(Arc::new(Trust { cluster, anchors, changes: AtomicU64::new(1), told: tokio::sync::watch::Sender::new(1) }))
     }
 
@@ -174,7 +224,7 @@ impl Trust {
     /// The authorities, in DER.
     #[must_use]
     pub fn authorities(&self) -> Vec<Vec<u8>> {
-        self.current().authorities.clone()
+        self.current().authorities.iter().map(|authority| authority.certificate.clone()).collect()
     }
 
     fn current(&self) -> Arc<Anchors> {
@@ -194,22 +244,17 @@ impl Trust {
         if now.revocations == list {
             return;
         }
-        self.replace(Anchors {
-            authorities: now.authorities.clone(),
-            roots: now.roots.clone(),
-            clients: now.clients.clone(),
-            revocations: list,
-        });
+        self.replace(Anchors { authorities: now.authorities.clone(), revocations: list });
     }
 
     /// Other authorities, for example old and new one while the authority is replaced; the one that signs first. None at
     /// all is no news: then those that are believed stay.
     pub fn set_authorities(&self, authorities: Vec<Vec<u8>>) -> Result<(), TlsError> {
-        if authorities.is_empty() || self.current().authorities == authorities {
+        if authorities.is_empty() || self.authorities() == authorities {
             return Ok(());
         }
-        let revocations = self.current().revocations.clone();
-        self.replace(anchors(authorities, revocations)?);
+        let authorities = anchors(authorities)?;
+        self.replace(Anchors { authorities, revocations: self.current().revocations.clone() });
         Ok(())
     }
 
@@ -225,8 +270,8 @@ impl Trust {
         self.told.subscribe()
     }
 
-    /// Returns when a peer that is believed now is no longer: its certificate has ended or was revoked. For the owner of
-    /// a connection, which this ends.
+    /// Returns when a peer that is believed now is no longer: its certificate has ended or was revoked, or who signed it
+    /// was replaced. For the owner of a connection, which this ends.
     pub async fn until_doubted(&self, who: &Identity) -> PeerError {
         let mut told = self.told.subscribe();
         loop {
@@ -244,29 +289,26 @@ impl Trust {
     /// Judges a chain, leaf first.
     pub fn judge(&self, chain: &[CertificateDer<'_>], purpose: Purpose, now: UnixTime) -> Result<Identity, PeerError> {
         let (leaf, rest) = chain.split_first().ok_or(PeerError::NoCertificate)?;
-        let current = self.current();
         let at = RustlsTime::since_unix_epoch(std::time::Duration::from_secs(now.0));
-        let signed = match purpose {
-            Purpose::Client => current.clients.verify_client_cert(leaf, rest, at).map(|_| ()),
-            Purpose::Server => verify_server(leaf, rest, &current.roots, at),
-        };
-        signed.map_err(|e| match e {
-            RustlsError::InvalidCertificate(inner) => PeerError::from_rustls(&inner),
-            other => PeerError::Other(other.to_string()),
-        })?;
-        self.recognize(leaf, now)
+        let mut why = PeerError::ForeignAuthority;
+        for authority in &self.current().authorities {
+            match authority.signed(leaf, rest, purpose, at) {
+                Ok(()) => {
+                    let identity = Identity { signer: Some(authority.fingerprint), ..Identity::from_der(leaf)? };
+                    self.judge_again(&identity, now)?;
+                    return Ok(identity);
+                }
+                // What the one who did sign it says is worth more than that another did not.
+                Err(PeerError::ForeignAuthority) => {}
+                Err(error) => why = error,
+            }
+        }
+        Err(why)
     }
 
     /// Whether peers that trust what we trust would believe this certificate of our own.
     pub fn judge_own(&self, certificate: &[u8], now: UnixTime) -> Result<Identity, PeerError> {
         self.judge(&[CertificateDer::from(certificate)], Purpose::Client, now)
-    }
-
-    /// Who a peer is whose chain was judged a moment ago, in the handshake.
-    pub(super) fn recognize(&self, leaf: &CertificateDer<'_>, now: UnixTime) -> Result<Identity, PeerError> {
-        let identity = Identity::from_der(leaf)?;
-        self.judge_again(&identity, now)?;
-        Ok(identity)
     }
 
     /// Judges a known peer once more: what may have changed since.
@@ -280,7 +322,12 @@ impl Trust {
         if now < who.not_before {
             return Err(PeerError::NotYetValid);
         }
-        Ok(self.current().revocations.judge(who)?)
+        let current = self.current();
+        let believed = |signer| current.authorities.iter().any(|authority| authority.fingerprint == signer);
+        if who.signer.is_some_and(|signer| !believed(signer)) {
+            return Err(PeerError::RetiredAuthority);
+        }
+        Ok(current.revocations.judge(who)?)
     }
 }
 
@@ -403,7 +450,7 @@ impl ServerCertVerifier for PinVerifier {
     ) -> Result<ServerCertVerified, RustlsError> {
         let pinned = rest
             .iter()
-            .find(|cert| crate::identity::join::authority_fingerprint(cert) == self.authority)
+            .find(|cert| authority_fingerprint(cert) == self.authority)
             .ok_or_else(|| PeerError::ForeignAuthority.into_rustls())?;
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from(pinned.as_ref()))?;

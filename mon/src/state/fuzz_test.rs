@@ -73,7 +73,7 @@ fn commands() -> Vec<v1::Command> {
         map(Map::FlagSet(FlagSet {
             flag: "noout".into(),
             target: "cluster".into(),
-            until_ms: Some(9),
+            until_ms: Some(9_000),
             why: "w".into(),
         })),
         map(Map::OsdDown(OsdDown { osds: vec![1], dead: false })),

@@ -268,3 +268,7 @@ fn roster(draft: &mut Draft<'_>, membership: &Membership) {
         let _always_fits = draft.mons.set(mon, Arc::new(entry));
     }
 }
+
+#[cfg(test)]
+#[path = "fuzz_test.rs"]
+mod fuzz_tests;

@@ -16,7 +16,6 @@ use nacre_maps::health::PgState;
 use nacre_mon_api::{MonClient, v1};
 use nacre_net::conn::NetMetrics;
 use nacre_net::daemon::Daemon;
-use nacre_net::identity::gate::LogAudit;
 use nacre_net::identity::{Gate, Service};
 use nacre_net::node::listener::ListenError;
 use nacre_net::node::{Address, Listener, Node, Setup};
@@ -274,6 +273,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(run, millis);
     nacre_mon_api::keys::keep(around, credentials.clone(), trust.clone(), folder, Arc::clone(&monitors));
     let requests = nacre_net::conn::Budget::new(REQUESTS);
+    let audit = nacre_mon_api::audit::to_cluster_log(Arc::clone(&monitors));
     let node = Node::new(Setup {
         credentials,
         trust: trust.clone(),
@@ -283,7 +283,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         config: nacre_net::conn::Config::default(),
         budget: Some(Arc::clone(&requests)),
         metrics: NetMetrics::new(&around.registry),
-        audit: Arc::new(LogAudit),
+        audit: Arc::clone(&audit),
         service: Service::Osd,
         memory: None,
     })?;
@@ -292,10 +292,10 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     let (tcp, local) = parts(listener.address(), listen);
 
     let (events, queue) = mpsc::unbounded_channel();
-    let pulse = Pulse::start(&node, tcp.ip()).await?;
+    let gate = Gate::new(Service::Osd, audit);
+    let pulse = Pulse::start(&node, tcp.ip(), gate.clone()).await?;
     let heartbeat = pulse.address();
     let couriers = Couriers::new(me, Arc::clone(&node), events.clone(), pulse);
-    let gate = Gate::new(Service::Osd, Arc::new(LogAudit));
     let desk = Arc::new(Desk { events: events.clone(), gate, sight: RwLock::new(None), sessions: Mutex::default() });
     let usage = store.usage();
     let boot = OsdBoot {

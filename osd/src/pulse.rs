@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nacre_net::conn::{Call, Handler};
+use nacre_net::identity::gate::Caller;
+use nacre_net::identity::{Denied, Gate, Service};
 use nacre_net::node::listener::ListenError;
 use nacre_net::node::{Listener, Node};
 use nacre_pg::wire::method;
@@ -54,13 +56,21 @@ impl Turns {
 }
 
 /// Answers.
-struct Heart(Arc<Turns>);
+struct Heart(Arc<Turns>, Gate);
 
 impl Handler for Heart {
     fn request(&mut self, call: Call) {
-        let of_osd = call.peer().info().identity.name.as_osd().is_some();
+        let who = call.peer().info().identity.name.clone();
         match call.method {
-            _ if !of_osd => call.fail(&Status::new(Code::Denied, "only OSDs ask each other whether they live")),
+            _ if who.as_osd().is_none() => {
+                let denied = self.1.refuse(Denied {
+                    who: Caller::Member(who),
+                    service: Service::Osd,
+                    what: "ask whether it lives".into(),
+                    why: "only OSDs ask each other that".into(),
+                });
+                call.fail(&Status::new(Code::Denied, denied.to_string()));
+            }
             method::PING if self.0.go_on() => call.ok(Bytes::new(), Bytes::new()),
             method::PING => call.fail(&Status::new(Code::Unavailable, "this OSD's main thread stands still")),
             other => call.fail(&Status::new(Code::Unsupported, format!("method {other} is not a pulse's"))),
@@ -78,7 +88,7 @@ pub struct Pulse {
 
 impl Pulse {
     /// Starts it, listening at a free port. To be called on the thread whose turning it watches.
-    pub async fn start(node: &Arc<Node>, at: IpAddr) -> Result<Pulse, ListenError> {
+    pub async fn start(node: &Arc<Node>, at: IpAddr, gate: Gate) -> Result<Pulse, ListenError> {
         let turns = Arc::new(Turns {
             began: Instant::now(),
             last_ms: AtomicU64::new(0),
@@ -103,7 +113,7 @@ impl Pulse {
                 let address = listener.address().tcp().unwrap_or(wanted);
                 let _ = started.send(Ok((Handle::current(), address)));
                 tokio::select! {
-                    () = listener.serve(node, move || Heart(Arc::clone(&turns))) => {}
+                    () = listener.serve(node, move || Heart(Arc::clone(&turns), gate.clone())) => {}
                     _dropped = ended => {}
                 }
             });

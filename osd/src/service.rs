@@ -8,7 +8,7 @@ use bytes::Bytes;
 use nacre_net::conn::{Call, End, Handler, Notice, Peer};
 use nacre_net::frame::Priority;
 use nacre_net::identity::gate::{Caller, Denied};
-use nacre_net::identity::{Access, Gate, Ops, Service};
+use nacre_net::identity::{Access, Gate, Identity, Ops, Service};
 use nacre_pg::format::{Codec, FormatError};
 use nacre_pg::op::Op;
 use nacre_pg::wire::{self, Ask, List, Look, Said, Tell, Told, method};
@@ -74,12 +74,17 @@ impl Desk {
         let denied = |denied: Denied| Status::new(Code::Denied, denied.to_string());
         self.gate.check(&who.identity, verb, &access).map_err(denied)?;
         if sight.map.is_fenced(SessionId(who.session)) {
-            let why = "its session was fenced: what it still wants to write must not land".to_owned();
-            let caller = Caller::Member(who.identity.name.clone());
-            let refused = self.gate.refuse(Denied { who: caller, service: Service::Osd, what: verb.into(), why });
+            let refused =
+                self.refuse(&who.identity, verb, "its session was fenced: what it still wants to write must not land");
             return Err(Status::new(Code::Fenced, refused.to_string()));
         }
         Ok(())
+    }
+
+    /// Refuses what no capability could allow.
+    fn refuse(&self, who: &Identity, what: &str, why: &str) -> Denied {
+        let who = Caller::Member(who.name.clone());
+        self.gate.refuse(Denied { who, service: Service::Osd, what: what.into(), why: why.into() })
     }
 
     /// May the caller look at, or order, the groups themselves.
@@ -111,10 +116,14 @@ impl Desk {
                         self.admit(call, "objects", Ops::READ, source, &from.namespace)?;
                     }
                 }
-                if call.who().map(|who| who.session) != Some(ask.reqid.session.0) {
-                    return Err(Status::new(Code::Denied, "a request speaks for another session than its connection"));
+                match call.who() {
+                    Some(who) if who.session == ask.reqid.session.0 => Ok(Wanted::Ask(ask)),
+                    Some(who) => {
+                        let why = "the request speaks for another session than its connection";
+                        Err(Status::new(Code::Denied, self.refuse(&who.identity, "objects", why).to_string()))
+                    }
+                    None => Err(Status::new(Code::Unauthenticated, "no identity")),
                 }
-                Ok(Wanted::Ask(ask))
             }
             method::LIST => {
                 let list: List = decoded(&call.data)?;
@@ -177,7 +186,8 @@ impl Handler for Guest {
 
     fn notice(&mut self, peer: &Peer, notice: Notice) {
         let (method::SAY, Some(from)) = (notice.method, self.osd) else {
-            tracing::warn!(who = %peer.info().identity.name, method = notice.method, "a notice that is not for an OSD");
+            let what = format!("send notice {}", notice.method);
+            self.desk.refuse(&peer.info().identity, &what, "only OSDs speak to placement groups directly");
             return peer.close("only OSDs speak to placement groups directly");
         };
         match decoded::<Said>(&notice.data) {
@@ -205,3 +215,7 @@ impl Handler for Guest {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "service_test.rs"]
+mod tests;

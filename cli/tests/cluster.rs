@@ -182,6 +182,26 @@ fn up_starts_a_cluster_and_may_be_repeated() {
 }
 
 #[test]
+fn up_says_what_became_of_a_supervisor_that_was_killed() {
+    let running = Running(folder(&small()));
+    let folder = running.0.path();
+    assert_eq!(nacre(folder, &["up"]).0, Some(0));
+    let lock = folder.join("var/pearl/supervisor.lock");
+    let pid = std::fs::read_to_string(&lock).unwrap().trim().to_owned();
+    assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+    let (code, stdout, stderr) = nacre(folder, &["up", "--json"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let note = format!("the last supervisor (process {pid}) ended without being told to");
+    assert!(report["notes"][0].as_str().is_some_and(|said| said.starts_with(&note)), "{stdout}");
+    assert_eq!(report["started"], 4, "{stdout}");
+    // Which is told once: this one was not killed.
+    let (_, stdout, _) = nacre(folder, &["up", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&report["notes"], &report["started"]), (&serde_json::json!([]), &0.into()));
+}
+
+#[test]
 fn up_names_the_port_that_is_taken_and_whose_it_would_be() {
     let taken = TcpListener::bind((own_address(), 0)).unwrap();
     let place = taken.local_addr().unwrap();

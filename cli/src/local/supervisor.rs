@@ -451,3 +451,46 @@ pub(crate) fn ask(layout: &Layout, ask: &Ask) -> anyhow::Result<Answer> {
         None => Ok(answer),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_ending_is_started_again_after_longer_and_longer() {
+        let (events, _incoming) = mpsc::unbounded_channel();
+        let child = Child {
+            spec: Spec { name: "mon.0".into(), args: Vec::new(), log: PathBuf::new() },
+            running: None,
+            started: Instant::now(),
+            start_at: None,
+            pause: PAUSE,
+            restarts: 0,
+            last_end: None,
+            waiting: Vec::new(),
+            ending: Vec::new(),
+            halted: false,
+        };
+        let mut supervisor = Supervisor { children: vec![child], events, stopping: None };
+        // Gives the pause it has earned for the next time.
+        let end = |supervisor: &mut Supervisor, steady: bool, pause: u64| {
+            let now = Instant::now();
+            supervisor.children[0].started = if steady { now - STEADY } else { now + STEADY };
+            supervisor.ended(0, ExitStatus::from_raw(9));
+            assert!(supervisor.next_due().unwrap() >= now + Duration::from_millis(pause));
+            supervisor.children[0].pause.as_millis()
+        };
+        let earned: Vec<u128> = [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]
+            .map(|pause| end(&mut supervisor, false, pause))
+            .into();
+        assert_eq!(earned, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000]);
+        assert_eq!(end(&mut supervisor, true, 100), 200, "it had recovered");
+        assert_eq!(end(&mut supervisor, false, 200), 400);
+        let seen = &supervisor.seen()[0];
+        assert_eq!((seen.restarts, seen.last_end.as_deref()), (11, Some("signal 9")));
+        // One that was stopped on purpose stays so.
+        supervisor.children[0].halted = true;
+        supervisor.ended(0, ExitStatus::from_raw(0));
+        assert_eq!(supervisor.next_due(), None);
+    }
+}

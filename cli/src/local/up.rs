@@ -22,6 +22,12 @@ use crate::run::{Run, Verdict};
 /// How long the cluster may take to become healthy.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the daemons of a supervisor that was killed may take to end: longer than they are given to do it in order.
+const LEFTOVERS: Duration = Duration::from_secs(15);
+
+/// How long a port may still be held by what has just ended.
+const LATE: Duration = Duration::from_secs(2);
+
 /// How long a quorum is looked for by a host whose others may not be up yet.
 const ALONE: Duration = Duration::from_secs(3);
 
@@ -99,12 +105,13 @@ impl Run for Up {
         preflight::data_folder(data)?;
         let running = supervisor::holder(&layout)?;
         if running.is_none() {
-            if let Some(pid) = supervisor::stale(&layout) {
+            let stale = supervisor::stale(&layout);
+            if let Some(pid) = stale {
                 notes.push(format!(
                     "the last supervisor (process {pid}) ended without being told to: its daemons ended with it, all is started anew"
                 ));
             }
-            wait_for_leftovers(cluster)?;
+            wait_for_leftovers(cluster, if stale.is_some() { LEFTOVERS } else { LATE })?;
         }
         let file = data.join(CRUSH_FILE);
         let state = write_once(&file, &map).with_context(|| format!("writing {}", file.display()))?;
@@ -231,13 +238,13 @@ impl Up {
     }
 }
 
-/// Daemons of a supervisor that was killed stop by themselves; they get a moment to let go of their ports.
-fn wait_for_leftovers(cluster: &crate::cluster::schema::Cluster) -> anyhow::Result<()> {
+/// Daemons of a supervisor that was killed stop by themselves; they get a while to let go of their ports.
+fn wait_for_leftovers(cluster: &crate::cluster::schema::Cluster, patience: Duration) -> anyhow::Result<()> {
     let started = Instant::now();
     loop {
         match preflight::ports(cluster) {
             Ok(()) => return Ok(()),
-            Err(error) if started.elapsed() > Duration::from_secs(2) => return Err(error.into()),
+            Err(error) if started.elapsed() > patience => return Err(error.into()),
             Err(_) => super::pause(Duration::from_millis(50)),
         }
     }

@@ -41,21 +41,33 @@ pub(crate) struct Watch {
 fn follow(asking: &Asking, mut request: v1::LogRequest, out: &mut Out) -> anyhow::Result<Verdict> {
     let connected = asking.connect()?;
     connected.runtime.block_on(async {
-        let mut lines = match connected.monitors.log(request.clone()).await {
-            Err(error) if error.code.retry() != Retry::Never => {
-                aside(&format!(
-                    "no quorum ({error}); what one monitor has by itself, which may lack the newest lines:"
-                ));
-                request.local = true;
-                connected.monitors.log(request).await?
-            }
-            lines => lines?,
-        };
-        while let Some(line) = lines.message().await? {
-            print(asking, &line, out)?;
-            out.flush()?;
+        loop {
+            let mut lines = match connected.monitors.log(request.clone()).await {
+                Err(error) if error.code.retry() != Retry::Never => {
+                    aside(&format!(
+                        "no quorum ({error}); what one monitor has by itself, which may lack the newest lines:"
+                    ));
+                    let local = v1::LogRequest { local: true, ..request.clone() };
+                    connected.monitors.log(local).await?
+                }
+                lines => lines?,
+            };
+            let broken = loop {
+                match lines.message().await {
+                    Ok(Some(line)) => {
+                        print(asking, &line, out)?;
+                        out.flush()?;
+                        // Whoever is asked next goes on behind it.
+                        (request.after, request.last) = (line.number, 0);
+                    }
+                    Ok(None) if !request.follow => return Ok(Verdict::Good),
+                    Ok(None) => break "the monitor ended the stream".to_owned(),
+                    Err(error) if !request.follow => return Err(error.into()),
+                    Err(error) => break error.message().to_owned(),
+                }
+            };
+            aside(&format!("connection lost ({broken}); another monitor is asked, from the same line on"));
         }
-        Ok(Verdict::Good)
     })
 }
 

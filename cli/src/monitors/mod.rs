@@ -38,7 +38,7 @@ use prost::Message;
 use std::io::Write;
 
 use crate::local::{ConfigArg, Connected, connect};
-use crate::output::{JsonFlag, Out};
+use crate::output::{Bytes, JsonFlag, Out};
 use crate::run::Verdict;
 
 pub(crate) use balancer::Noun as Balancer;
@@ -103,8 +103,11 @@ impl Asking {
         if let Some(moved) = outcome.moved {
             writeln!(
                 out,
-                "  moves {} of {} copies in {} pgs, {} bytes",
-                moved.copies, moved.of, moved.pgs, moved.bytes
+                "  moves {} of {} copies in {} pgs, {}",
+                moved.copies,
+                moved.of,
+                moved.pgs,
+                Bytes(moved.bytes)
             )?;
         }
         Ok(Verdict::Good)

@@ -254,7 +254,8 @@ impl Mon for MonService {
                     (batch, state.events.newest())
                 };
                 keep = usize::MAX;
-                after = newest;
+                // A monitor that lags may know less than the caller has seen from another.
+                after = newest.max(after);
                 for line in batch {
                     if to.send(Ok(line)).await.is_err() {
                         return;

@@ -1,6 +1,8 @@
 //! What an operator types, against real monitors: OSDs from their boot to their removal, dry runs, flags that end by
 //! themselves, fences with their barrier, health and mutes. OSDs are played by the test, so that each step is its own.
 
+use std::io::BufRead;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use nacre_mon_api::{MonClient, v1};
@@ -8,7 +10,7 @@ use nacre_proto::v1 as map;
 use nacre_proto::v1::map_command::Verb as Map;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, until};
+use crate::cluster::{Cluster, nacre_bin, note, until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -160,4 +162,61 @@ fn flags_end_fences_wait_and_mutes_hide() {
     cluster.nacre(&["config", "set", "osd.memory", "512MiB", "--scope", "class:ssd"]);
     let got = json(&cluster, &["config", "get", "osd.memory", "--for", "osd.0"]);
     assert_eq!((&got[0]["value"], &got[0]["from"]), (&"512MiB".into(), &"class:ssd".into()));
+}
+
+/// Killed when the test ends before it.
+struct Watching(Child);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_log_is_shown_through_changes_of_leader_and_without_a_quorum() {
+    let cluster = Cluster::up();
+    let client = cluster.client(Duration::from_secs(120));
+    let say = |text: &str| cluster.runtime.block_on(client.execute(note(text.into()), false)).unwrap();
+    say("one");
+    // `nacre watch` goes on with another monitor where the one it listened to fell silent: each line once.
+    let mut watch = Command::new(nacre_bin())
+        .args(["watch", "--channel", "cluster", "--json"])
+        .current_dir(cluster.folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = std::io::BufReader::new(watch.stdout.take().unwrap()).lines();
+    let _watching = Watching(watch);
+    let mut notes = lines.map_while(Result::ok).filter_map(|line| {
+        let line: Value = serde_json::from_str(&line).unwrap();
+        (line["who"] == "client.admin").then(|| line["text"].as_str().unwrap().to_owned())
+    });
+    assert_eq!(notes.next().as_deref(), Some("one"));
+    say("two");
+    assert_eq!(notes.next().as_deref(), Some("two"));
+    for (mon, text) in [(0, "three"), (1, "four"), (2, "five")] {
+        cluster.nacre(&["restart", &format!("mon.{mon}")]);
+        say(text);
+        assert_eq!(notes.next().as_deref(), Some(text));
+    }
+
+    // Without a quorum one monitor says what it has, and that this may not be all; what needs the quorum says what is
+    // missing, and what to look at.
+    cluster.nacre(&["down", "mon.0", "mon.2"]);
+    let (good, out, err) = cluster.try_nacre(&["log", "--channel", "cluster", "-n", "500"]);
+    assert!(good && err.contains("no quorum") && err.contains("may lack the newest lines"), "{err}");
+    assert!(out.contains(": one") && out.contains(": five"), "{out}");
+    let (good, out, _) = cluster.try_nacre(&["mon", "status", "--json"]);
+    let seen: Value = serde_json::from_str(&out).unwrap();
+    assert!(!good && seen[0]["error"].is_string() && seen[1]["error"].is_null(), "{seen}");
+    for verb in [&["status"][..], &["osd", "tree"], &["config", "set", "mon.pg.per_osd_target", "77"]] {
+        let (good, _, err) = cluster.try_nacre(verb);
+        assert!(!good && err.contains("majority") && err.contains("nacre mon status"), "{verb:?}: {err}");
+    }
+    cluster.nacre(&["up"]);
+    say("six");
+    assert!(cluster.nacre(&["log", "-n", "500"]).contains(": six"));
 }

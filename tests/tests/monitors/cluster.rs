@@ -106,8 +106,9 @@ impl Cluster {
         Authority::open(id, Keypair { certificate: record.certificate.to_vec(), key }).unwrap()
     }
 
+    /// What the quorum says, as soon as there is one.
     pub(crate) fn status(&self) -> v1::StatusReply {
-        self.runtime.block_on(self.client(Duration::from_secs(20)).status(false)).unwrap()
+        self.runtime.block_on(self.client(Duration::from_secs(120)).status(false)).unwrap()
     }
 
     /// The notes of the cluster log and how often each is there.

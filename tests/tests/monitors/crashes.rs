@@ -7,10 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use nacre_mon_api::v1;
+use nacre_mon_api::{MonClient, v1};
+use nacre_proto::status::Retry;
 use rustix::process::{Signal, kill_process};
 
 use crate::cluster::{Cluster, note, report, until};
+
+/// How long is waited for what must come about, however starved the machine: slowness is reported, not judged.
+const EVER: Duration = Duration::from_secs(500);
+
+/// The middle and the worst of what was measured.
+fn median_and_worst(mut all: Vec<Duration>) -> String {
+    all.sort();
+    format!("median {:?}, worst {:?}", all[all.len() / 2], all[all.len() - 1])
+}
 
 #[test]
 fn commands_survive_the_death_of_leaders() {
@@ -18,7 +28,7 @@ fn commands_survive_the_death_of_leaders() {
     let (most, enough) = asked.map_or((50, Duration::from_secs(60)), |kills| (kills, Duration::MAX));
     let began = Instant::now();
     let cluster = Cluster::up();
-    // given a stream of commands
+    // given a stream of commands, each sent until it is acknowledged, under one number
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let writer = {
@@ -29,7 +39,10 @@ fn commands_survive_the_death_of_leaders() {
             while !stop.load(Ordering::Relaxed) && number < 1900 {
                 number += 1;
                 let text = format!("note {number}");
-                client.execute(note(text.clone()), false).await.unwrap();
+                while let Err(error) = client.execute_as(number, note(text.clone()), false).await {
+                    assert_ne!(error.code.retry(), Retry::Never, "{text}: {error}");
+                    report(&format!("{text} is sent again: {error}"));
+                }
                 acknowledged.lock().unwrap().push(text);
                 // Spread over the kills: the cluster log, by which they are counted, keeps the newest two thousand.
                 tokio::time::sleep(Duration::from_millis(30).max(Duration::from_millis(4) * most)).await;
@@ -37,28 +50,38 @@ fn commands_survive_the_death_of_leaders() {
         })
     };
     // when the leader is killed again and again
-    let (mut kills, mut slowest) = (0, Duration::ZERO);
-    while kills < most && (kills < 5 || began.elapsed() < enough) {
-        kills += 1;
+    let each: Vec<MonClient> = (0..3).map(|mon| cluster.only(mon, Duration::from_secs(1))).collect();
+    let own = |mon: usize| cluster.runtime.block_on(each[mon].status(true)).ok();
+    let (mut elected, mut served) = (Vec::new(), Vec::new());
+    while elected.len() < most as usize && (elected.len() < 5 || began.elapsed() < enough) {
+        // Whoever answers leads: a read of the quorum, not of one monitor.
         let before = cluster.status();
         let pid = cluster.pid(before.mon).unwrap();
         kill_process(pid, Signal::KILL).unwrap();
         let killed = Instant::now();
-        // Whoever answers now leads: a read of the quorum, not of one monitor.
-        let after = cluster.status();
-        slowest = slowest.max(killed.elapsed());
-        assert!(after.leader.is_some());
-        until("the killed monitor comes back", Duration::from_secs(20), || {
-            cluster.pid(before.mon).is_some_and(|now| now != pid)
-                && cluster
-                    .runtime
-                    .block_on(cluster.only(before.mon as u16, Duration::from_secs(1)).status(true))
-                    .is_ok()
+        // A new one leads when it says so itself, and is of use when the quorum answers.
+        until("one of the others leads", EVER, || {
+            (0..3)
+                .filter(|mon| *mon as u64 != before.mon)
+                .any(|mon| own(mon).is_some_and(|own| own.leader == Some(own.node) && own.term > before.term))
+        });
+        elected.push(killed.elapsed());
+        cluster.status();
+        served.push(killed.elapsed());
+        until("the killed monitor comes back", EVER, || {
+            cluster.pid(before.mon).is_some_and(|now| now != pid) && own(before.mon as usize).is_some()
         });
     }
     stop.store(true, Ordering::Relaxed);
     cluster.runtime.block_on(writer).unwrap();
-    report(&format!("{kills} kills, slowest answer of a new leader: {slowest:?}"));
+    let late = served.iter().filter(|took| **took > Duration::from_secs(2)).count();
+    report(&format!(
+        "{} kills under {} commands: a new leader after {}; it served after {}, {late} times later than 2 s",
+        elected.len(),
+        acknowledged.lock().unwrap().len(),
+        median_and_worst(elected),
+        median_and_worst(served),
+    ));
     // then nothing that was acknowledged is lost, and nothing was done twice
     let acknowledged = acknowledged.lock().unwrap();
     // (`nacre log` asks the quorum first: also a monitor that has just come back answers with all of it.)

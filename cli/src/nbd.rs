@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use nacre_block::Use;
 use nacre_block::export::{Offer, Shelf};
-use nacre_block::{Image, Use};
 use nacre_client::{Cluster, Settings};
 use nacre_nbd::negotiate::Stream;
 use nacre_nbd::{Encryption, Limits, negotiate, serve};
 use nacre_net::daemon::admin::{self, Verbs};
+use nacre_net::daemon::logs;
 use nacre_net::daemon::shutdown::Shutdown;
-use serde_json::json;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -22,6 +22,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::block::Room;
+use crate::block::open::{MetricsArg, measure, said};
 use crate::local::{ConfigArg, monitors_of, run_folder_of};
 use crate::output::Out;
 use crate::run::{Run, Verdict};
@@ -67,6 +68,8 @@ pub(crate) struct Nbd {
     /// Take images from whoever writes them, without asking.
     #[arg(long)]
     seize: bool,
+    #[command(flatten)]
+    metrics: MetricsArg,
 }
 
 /// Certificates as qemu and libnbd name their files.
@@ -136,16 +139,7 @@ impl Nbd {
                     Some(shelf) => shelf.opened().await,
                     None => Vec::new(),
                 };
-                let line = |(name, image, clients): &(String, Image, usize)| {
-                    let mut line = json!({ "image": name, "clients": clients, "dirty": image.dirty() });
-                    for (kind, seen) in image.meter().all() {
-                        line[kind] = json!({
-                            "done": seen.done, "failed": seen.failed, "bytes": seen.bytes, "micros": seen.micros,
-                        });
-                    }
-                    line
-                };
-                Ok(open.iter().map(line).collect::<Vec<_>>().into())
+                Ok(open.iter().map(|(name, image, clients)| said(name, image, *clients)).collect::<Vec<_>>().into())
             }
         });
         let folder = run_folder_of(&self.config)?;
@@ -171,6 +165,7 @@ impl Nbd {
             write_back: self.write_back,
         };
         let shutdown = Shutdown::on_signals()?;
+        logs::start("info", logs::Format::Text)?;
         let cluster = connect(&self.config).await?;
         let config = self.config.clone();
         let again = move || {
@@ -187,7 +182,9 @@ impl Nbd {
                 Cluster::connect(settings).await
             }) as _
         };
-        let shelf = Arc::new(Shelf::new(offer, cluster, Box::new(again)));
+        let (registry, metrics) = self.metrics.start("nbd", &shutdown).await?;
+        let told = move |name: &str, image: &nacre_block::Image| measure(&registry, name, image);
+        let shelf = Arc::new(Shelf::new(offer, cluster, Box::new(again), Box::new(told)));
         let unix = match &self.socket {
             Some(path) => {
                 // A socket whose daemon is gone is in the way; one that answers is another daemon's.
@@ -209,6 +206,9 @@ impl Nbd {
         }
         if let Some(path) = &self.socket {
             writeln!(out, "listening on {}", path.display())?;
+        }
+        if let Some(at) = metrics {
+            writeln!(out, "metrics on http://{at}/metrics")?;
         }
         out.flush()?;
         let mut clients = JoinSet::new();

@@ -4,8 +4,16 @@
 
 #[path = "objects/block.rs"]
 mod block;
+#[path = "objects/mapped.rs"]
+mod mapped;
 #[path = "objects/operators.rs"]
 mod operators;
+#[path = "objects/powercut.rs"]
+mod powercut;
+#[path = "objects/served.rs"]
+mod served;
+#[path = "objects/tools.rs"]
+mod tools;
 
 use std::path::Path;
 use std::process::Command;
@@ -33,11 +41,20 @@ impl Running {
 
     /// With so many hosts, and OSDs as `cluster.toml` lists them.
     fn of(apart: u8, hosts: u32, list: &str) -> Running {
+        Running::made(apart, 1, hosts, list)
+    }
+
+    /// With so many monitors.
+    fn with_monitors(apart: u8, monitors: u32) -> Running {
+        Running::made(apart, monitors, 3, "[[osds]]\n[[osds]]\n[[osds]]\n")
+    }
+
+    fn made(apart: u8, monitors: u32, hosts: u32, list: &str) -> Running {
         let [_, a, b, c] = std::process::id().to_be_bytes();
         let address = format!("127.{}.{b}.{c}", a.wrapping_add(77 + apart));
         let hosts: String = (1..=hosts).map(|n| format!("[[hosts]]\nname = \"h{n}\"\n")).collect();
         let text = format!(
-            "name = \"pearl\"\naddress = \"{address}\"\nmonitors = 1\nmds = 0\ns3 = 0\n\
+            "name = \"pearl\"\naddress = \"{address}\"\nmonitors = {monitors}\nmds = 0\ns3 = 0\n\
              [osd_defaults]\nsize = \"512MiB\"\nmemory = \"64MiB\"\n\
              {list}{hosts}[[pools]]\nname = \"data\"\napplication = \"test\"\npg_num = 8\n"
         );
@@ -57,7 +74,11 @@ impl Running {
 
     /// Ends an OSD without a warning.
     fn kill(&self, osd: u32) {
-        let pid = std::fs::read_to_string(self.0.path().join(format!("var/pearl/run/osd.{osd}.pid"))).unwrap();
+        self.kill_daemon(&format!("osd.{osd}"));
+    }
+
+    fn kill_daemon(&self, name: &str) {
+        let pid = std::fs::read_to_string(self.0.path().join(format!("var/pearl/run/{name}.pid"))).unwrap();
         let killed = Command::new("kill").args(["-9", pid.trim()]).status().unwrap();
         assert!(killed.success());
     }

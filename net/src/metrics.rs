@@ -226,6 +226,21 @@ impl Registry {
         self.series::<()>((name, help, kind), &[], || Series::Read(Box::new(read)), |_| None);
     }
 
+    /// The same with labels; one of the same name and labels is replaced.
+    pub fn read_labelled(
+        &self,
+        (name, help, kind): (&str, &'static str, &'static str),
+        labels: &[(&str, &str)],
+        read: impl Fn() -> f64 + Send + Sync + 'static,
+    ) {
+        self.series::<()>((name, help, kind), labels, || Series::Counter(Counter::default()), |_| None);
+        let mut families = self.lock();
+        let series = families.get_mut(&format!("{}_{name}", self.prefix)).map(|family| &mut family.series);
+        if let Some(place) = series.and_then(|series| series.get_mut(&labels_text(labels))) {
+            *place = Series::Read(Box::new(read));
+        }
+    }
+
     /// The page, in the text form Prometheus reads.
     #[must_use]
     pub fn render(&self) -> String {

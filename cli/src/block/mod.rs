@@ -3,11 +3,14 @@
 //!
 //! - [`image`]: images as they are. [`snap`]: their snapshots, clones. [`trash`]: what is on its way out.
 //! - [`stream`]: images into files and back. [`group`]: several at one moment.
-//! - [`mod@bench`], [`top`]: how fast one is, and who is busy.
+//! - [`map`]: images as devices of this machine.
+//! - [`mod@bench`], [`top`]: how fast one is, and who is busy. [`open`]: what daemons say of the images they have open.
 
 mod bench;
 mod group;
 mod image;
+mod map;
+pub(crate) mod open;
 mod snap;
 mod stream;
 mod top;
@@ -28,8 +31,8 @@ use crate::run::{Run, Verdict};
 
 /// Disks for machines: thin, with snapshots and clones, one writer at a time.
 ///
-/// An image is named POOL/IMAGE, or POOL/NAMESPACE/IMAGE; a snapshot has @SNAPSHOT behind that. Machines reach images
-/// through `nacre nbd`.
+/// An image is named POOL/IMAGE, or POOL/NAMESPACE/IMAGE; a snapshot has @SNAPSHOT behind that. Virtual machines reach
+/// images through `nacre nbd`, this machine's kernel through `nacre block map`.
 #[derive(Args)]
 pub(crate) struct Noun {
     #[command(subcommand)]
@@ -56,6 +59,9 @@ enum Verb {
     Copy(image::Copy),
     Sparsify(image::Sparsify),
     Group(group::Noun),
+    Map(map::Map),
+    Unmap(map::Unmap),
+    Mapped(map::Mapped),
     Bench(bench::Bench),
     Top(top::Top),
     Trash(trash::Noun),
@@ -82,6 +88,9 @@ impl Run for Noun {
             Verb::Copy(verb) => verb.run(out),
             Verb::Sparsify(verb) => verb.run(out),
             Verb::Group(noun) => noun.run(out),
+            Verb::Map(verb) => verb.run(out),
+            Verb::Unmap(verb) => verb.run(out),
+            Verb::Mapped(verb) => verb.run(out),
             Verb::Bench(verb) => verb.run(out),
             Verb::Top(verb) => verb.run(out),
             Verb::Trash(noun) => noun.run(out),

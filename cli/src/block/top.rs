@@ -37,7 +37,7 @@ fn look(folder: &std::path::Path) -> anyhow::Result<BTreeMap<(String, String), V
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(daemon) = name.strip_suffix(".admin").filter(|name| name.starts_with("nbd-")) else { continue };
+        let Some(daemon) = name.strip_suffix(".admin").filter(|name| super::open::serves(name)) else { continue };
         // One that was killed leaves its socket behind.
         let Ok(Value::Array(images)) = ask(&path, "images", json!({}), PATIENCE) else { continue };
         for image in images {

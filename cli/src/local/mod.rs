@@ -23,7 +23,7 @@ use crate::cluster::schema::Cluster;
 
 pub(crate) use connect::{Connected, connect};
 pub(crate) use down::Down;
-pub(crate) use layout::Layout;
+pub(crate) use layout::{Layout, write_whole};
 pub(crate) use restart::Restart;
 pub(crate) use supervise::Supervise;
 pub(crate) use up::Up;
@@ -48,6 +48,11 @@ pub(crate) fn monitors_of(config: &ConfigArg) -> anyhow::Result<(PathBuf, Vec<St
 /// Where the daemons of this machine write down their process ids.
 pub(crate) fn run_folder_of(config: &ConfigArg) -> anyhow::Result<PathBuf> {
     Ok(crate::cluster::load(&config.config)?.cluster.data.value.join("run"))
+}
+
+/// The log of a daemon of this machine.
+pub(crate) fn log_of(config: &ConfigArg, name: &str) -> anyhow::Result<PathBuf> {
+    Ok(Layout::of(crate::cluster::load(&config.config)?.cluster.data.value.clone()).log(name))
 }
 
 /// The daemons of this machine as their supervisor sees them, each with its log; nothing where no supervisor runs.

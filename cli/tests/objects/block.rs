@@ -1,106 +1,17 @@
 //! Block images as their users meet them: the command line, the library, stock NBD clients, and OSDs that die.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nacre_block::{Error, Image, Use, create, directory};
 use nacre_client::Pool;
 
+use super::tools::{Server, Started, at_last, moment, run, runtime};
 use super::{Running, nacre};
 
 const MIB: u64 = 1 << 20;
-
-/// A process that ends with the test.
-struct Started(Child);
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        // A stopped one would not end.
-        let _ = Command::new("kill").args(["-CONT", &self.0.id().to_string()]).status();
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Started {
-    fn nacre(folder: &Path, args: &[&str]) -> Started {
-        let log = std::fs::File::create(folder.join(format!("{}.log", args[0]))).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_nacre"))
-            .args(args)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Started(child)
-    }
-
-    fn signal(&self, name: &str) {
-        assert!(Command::new("kill").args([name, &self.0.id().to_string()]).status().unwrap().success());
-    }
-}
-
-/// `nacre nbd` on a local socket.
-struct Server {
-    socket: PathBuf,
-    _process: Started,
-}
-
-impl Server {
-    fn start(running: &Running, name: &str, more: &[&str]) -> Server {
-        let socket = running.0.path().join(name);
-        let text = socket.to_str().unwrap().to_owned();
-        let mut args = vec!["nbd", "--pool", "data", "--socket", &text];
-        args.extend_from_slice(more);
-        let process = Started::nacre(running.0.path(), &args);
-        let began = Instant::now();
-        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "nacre nbd does not listen");
-            moment(Duration::from_millis(20));
-        }
-        Server { socket, _process: process }
-    }
-
-    fn uri(&self, export: &str) -> String {
-        format!("nbd+unix:///{export}?socket={}", self.socket.display())
-    }
-}
-
-/// Runs a program to its end and returns what it printed; its failure is the test's.
-fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(args)
-        .output()
-        .unwrap_or_else(|error| panic!("{program} does not start ({error}); ./x test installs it"));
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{program} {args:?}: {}\n{text}", output.status);
-    text
-}
-
-/// The same, for what may not work at once.
-fn at_last(program: &str, args: &[&str]) {
-    let began = Instant::now();
-    loop {
-        let output = Command::new(program).args(args).output().unwrap();
-        if output.status.success() {
-            return;
-        }
-        assert!(began.elapsed() < Duration::from_secs(30), "{program} {args:?}: {output:?}");
-    }
-}
-
-/// Between two looks.
-fn moment(time: Duration) {
-    runtime().block_on(async { tokio::time::sleep(time).await });
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
-}
 
 fn refused(running: &Running, args: &[&str]) -> String {
     let (code, _, stderr) = nacre(running.0.path(), args);
@@ -394,52 +305,6 @@ fn stock_clients_use_images_over_nbd() {
     run("qemu-img", &["compare", "-f", "raw", "-F", "raw", &server.uri("a@s"), &server.uri("b")]);
     let gone = Command::new("nbdinfo").arg(server.uri("nothing")).output().unwrap();
     assert!(!gone.status.success());
-}
-
-#[test]
-fn fio_finds_every_byte_while_osds_are_killed_under_it() {
-    fio_while_osds_die(15, &[]);
-}
-
-#[test]
-fn fio_finds_every_byte_it_flushed_through_write_back_while_osds_are_killed() {
-    fio_while_osds_die(18, &["--write-back", "1MiB"]);
-}
-
-fn fio_while_osds_die(apart: u8, more: &[&str]) {
-    let running = Running::new(apart);
-    running.good(&["block", "create", "data/a", "--size", "32MiB"]);
-    let server = Server::start(&running, "nbd.sock", more);
-    let uri = format!("--uri={}", server.uri("a"));
-    let seconds: u64 = std::env::var("NACRE_BLOCK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
-    let mut fio = Started(
-        Command::new("fio")
-            .args(["--name=verify", "--ioengine=nbd", &uri, "--rw=randwrite", "--bsrange=512-64k", "--iodepth=16"])
-            .args(["--size=32m", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--randseed=7"])
-            .args(["--time_based", &format!("--runtime={seconds}"), "--verify_backlog=256", "--fsync=64"])
-            .current_dir(running.0.path())
-            .stdout(std::fs::File::create(running.0.path().join("fio.log")).unwrap())
-            .spawn()
-            .unwrap(),
-    );
-    let (began, mut last, mut kills) = (Instant::now(), Instant::now(), 0);
-    let every = Duration::from_secs(if seconds < 60 { 4 } else { 15 });
-    let status = loop {
-        if let Some(status) = fio.0.try_wait().unwrap() {
-            break status;
-        }
-        // One at a time: two at once would be an outage, not a failure.
-        if last.elapsed() > every && nacre(running.0.path(), &["pg", "explain"]).0 == Some(0) {
-            running.kill(kills % 3);
-            kills += 1;
-            last = Instant::now();
-        }
-        assert!(began.elapsed() < Duration::from_secs(seconds + 120), "fio does not end");
-        moment(Duration::from_millis(50));
-    };
-    let text = std::fs::read_to_string(running.0.path().join("fio.log")).unwrap();
-    assert!(status.success() && text.contains("err= 0"), "{text}");
-    assert!(kills > 0, "nothing was killed");
 }
 
 #[test]

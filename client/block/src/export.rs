@@ -44,9 +44,13 @@ struct Open {
     clients: AtomicUsize,
 }
 
+/// What is told of each image that is opened, with the name it was asked for by.
+pub type Told = dyn Fn(&str, &Image) + Send + Sync;
+
 /// Images by name.
 pub struct Shelf {
     offer: Offer,
+    told: Box<Told>,
     cluster: Cluster,
     connect: Box<Connect>,
     open: Mutex<BTreeMap<String, Arc<Open>>>,
@@ -84,8 +88,8 @@ fn spot(name: &str) -> Option<Spot<'_>> {
 
 impl Shelf {
     /// A shelf on a cluster.
-    pub fn new(offer: Offer, cluster: Cluster, connect: Box<Connect>) -> Shelf {
-        Shelf { offer, cluster, connect, open: Mutex::default() }
+    pub fn new(offer: Offer, cluster: Cluster, connect: Box<Connect>, told: Box<Told>) -> Shelf {
+        Shelf { offer, told, cluster, connect, open: Mutex::default() }
     }
 
     async fn find(&self, name: &str) -> Result<Option<Image>, Error> {
@@ -125,6 +129,7 @@ impl Shelf {
             }
         }
         let Some(image) = self.find(name).await? else { return Ok(None) };
+        (self.told)(name, &image);
         let made = Arc::new(Open { image, clients: AtomicUsize::new(0) });
         open.insert(name.to_owned(), Arc::clone(&made));
         Ok(Some(made.volume()))
@@ -165,15 +170,20 @@ impl Open {
         if self.clients.fetch_add(1, Ordering::AcqRel) == 0 {
             self.image.set_yields(false);
         }
-        Arc::new(Client { size: self.image.size(), image: self.image.clone(), open: Arc::downgrade(self) })
+        Arc::new(Client { size: Some(self.image.size()), image: self.image.clone(), open: Arc::downgrade(self) })
     }
+}
+
+/// An image as a volume of its own, whose size is always the image's.
+pub fn volume(image: Image) -> Arc<dyn Volume> {
+    Arc::new(Client { image, size: None, open: Weak::new() })
 }
 
 /// An image as one client sees it.
 struct Client {
     image: Image,
-    /// As the client was told; a grown image is larger for the next one.
-    size: u64,
+    /// As the client was told; a grown image is larger for the next one. None: who uses it hears of changes.
+    size: Option<u64>,
     open: Weak<Open>,
 }
 
@@ -206,7 +216,7 @@ fn told<T>(done: Result<T, Error>) -> Result<T, Fault> {
 
 impl Volume for Client {
     fn size(&self) -> u64 {
-        self.size
+        self.size.unwrap_or_else(|| self.image.size())
     }
 
     fn read_only(&self) -> bool {

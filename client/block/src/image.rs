@@ -77,6 +77,23 @@ pub(crate) fn same(a: &Parent, b: &Parent) -> bool {
 #[derive(Clone)]
 pub struct Image(pub(crate) Arc<Inner>);
 
+/// An image that goes when its last [`Image`] does.
+#[derive(Clone)]
+pub struct WeakImage(Weak<Inner>);
+
+impl WeakImage {
+    /// The image, if it is still open.
+    pub fn upgrade(&self) -> Option<Image> {
+        self.0.upgrade().map(Image)
+    }
+}
+
+impl std::fmt::Debug for WeakImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WeakImage")
+    }
+}
+
 pub(crate) struct Inner {
     pub(crate) pool: Pool,
     pub(crate) id: u64,
@@ -87,7 +104,7 @@ pub(crate) struct Inner {
     pub(crate) rights: Mutex<Rights>,
     pub(crate) listener: Mutex<Option<Listener>>,
     pub(crate) limiter: Limiter,
-    pub(crate) meter: Meter,
+    pub(crate) meter: Arc<Meter>,
     cache: OnceLock<Cache>,
     /// Told when the size changes.
     resized: tokio::sync::watch::Sender<u64>,
@@ -210,7 +227,7 @@ impl Image {
             rights: Mutex::default(),
             listener: Mutex::default(),
             limiter,
-            meter: Meter::default(),
+            meter: Arc::default(),
             cache: OnceLock::new(),
             resized,
         }));
@@ -309,12 +326,13 @@ impl Image {
     }
 
     /// What this handle did so far.
-    pub fn meter(&self) -> &Meter {
+    pub fn meter(&self) -> &Arc<Meter> {
         &self.0.meter
     }
 
-    pub(crate) fn downgrade(&self) -> Weak<Inner> {
-        Arc::downgrade(&self.0)
+    /// A handle that does not keep it open.
+    pub fn downgrade(&self) -> WeakImage {
+        WeakImage(Arc::downgrade(&self.0))
     }
 
     /// May this handle write.

@@ -46,5 +46,5 @@ pub mod snapshot;
 pub mod stream;
 
 pub use error::Error;
-pub use image::{Image, Use};
+pub use image::{Image, Use, WeakImage};
 pub use nacre_client::class::image::{Child, Held, Parent, Snap};

@@ -5,7 +5,7 @@
 //! within [`ASKED`] is dead, stopped or cut off: its session is fenced, which is done when every OSD knows, and only then
 //! is its lock broken. So whoever holds the lock is the only one whose writes land, however late the other wakes up.
 
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::error::{Error, refusal};
-use crate::image::{Image, Inner, Use};
+use crate::image::{Image, Use, WeakImage};
 
 /// How long a holder has to answer.
 pub const ASKED: Duration = Duration::from_secs(3);
@@ -167,6 +167,14 @@ impl Image {
         Ok(Some(holder))
     }
 
+    /// The same, if it is a certain one: for those who know that it is dead, and need not ask it.
+    pub async fn fence_session(&self, session: SessionId) -> Result<bool, Error> {
+        match self.holder().await? {
+            Some(holder) if holder.session == session => self.shut_out(&holder).await.map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
     /// Gives the image to whoever asks for it, or refuses to.
     pub fn set_yields(&self, yields: bool) {
         if let Rights::Writer(hold) = &mut *self.0.rights.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -248,7 +256,7 @@ pub(crate) struct Listener {
     stop: oneshot::Sender<()>,
 }
 
-async fn hear(image: Weak<Inner>, mut watch: Watch, mut stopped: oneshot::Receiver<()>) {
+async fn hear(image: WeakImage, mut watch: Watch, mut stopped: oneshot::Receiver<()>) {
     // Nothing is written while this is held.
     let mut still: Option<(OwnedRwLockWriteGuard<()>, Instant)> = None;
     loop {
@@ -266,7 +274,7 @@ async fn hear(image: Weak<Inner>, mut watch: Watch, mut stopped: oneshot::Receiv
                 return;
             }
         };
-        let Some(image) = image.upgrade().map(Image) else { return };
+        let Some(image) = image.upgrade() else { return };
         let notification = match told {
             Ok(notification) => notification,
             Err(error) => {

@@ -5,6 +5,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -200,33 +202,43 @@ fn an_image_is_a_device_until_it_is_unmapped_and_again_after_the_process_behind_
 /// Ends OSDs without a warning, one after the other, each when the one before it is back, until it is stopped.
 struct Killer {
     stop: std::sync::mpsc::Sender<()>,
-    thread: std::thread::JoinHandle<u32>,
+    kills: Arc<AtomicU32>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 impl Killer {
     fn start(folder: &Path, every: Duration) -> Killer {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let folder = folder.to_owned();
+        let (folder, kills) = (folder.to_owned(), Arc::new(AtomicU32::new(0)));
+        let count = Arc::clone(&kills);
         let thread = std::thread::spawn(move || {
-            let mut kills = 0;
             while stopped.recv_timeout(every) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
                 // One at a time: two at once would be an outage, not a failure.
                 if nacre(&folder, &["pg", "explain"]).0 == Some(0) {
-                    let pid = folder.join(format!("var/pearl/run/osd.{}.pid", kills % 3));
+                    let pid = folder.join(format!("var/pearl/run/osd.{}.pid", count.load(Ordering::Relaxed) % 3));
                     let pid = std::fs::read_to_string(pid).unwrap();
                     assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
-                    kills += 1;
+                    count.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            kills
         });
-        Killer { stop, thread }
+        Killer { stop, kills, thread }
+    }
+
+    /// Does something again and again until so many were ended: a quick machine is done before the first.
+    fn until(&self, kills: u32, mut work: impl FnMut()) {
+        let began = Instant::now();
+        while self.kills.load(Ordering::Relaxed) < kills {
+            assert!(began.elapsed() < Duration::from_secs(120), "the cluster is not well enough for OSDs to be killed");
+            work();
+        }
     }
 
     /// How many it ended.
     fn end(self) -> u32 {
         self.stop.send(()).unwrap();
-        self.thread.join().unwrap()
+        self.thread.join().unwrap();
+        self.kills.load(Ordering::Relaxed)
     }
 }
 
@@ -254,10 +266,12 @@ fn a_clone_and_a_build(apart: u8, make: &[&str], check: &[&str], fill: &str) {
     }
     // Twenty files in C make a program that adds up to 210.
     let part = |n: u32| at.join(format!("part{n}.c"));
-    for n in 1..=20 {
-        std::fs::write(part(n), format!("int part{n}(void) {{ return {n}; }}\n")).unwrap();
-        run("cc", &["-O1", "-c", part(n).to_str().unwrap(), "-o", part(n).with_extension("o").to_str().unwrap()]);
-    }
+    killer.until(2, || {
+        for n in 1..=20 {
+            std::fs::write(part(n), format!("int part{n}(void) {{ return {n}; }}\n")).unwrap();
+            run("cc", &["-O1", "-c", part(n).to_str().unwrap(), "-o", part(n).with_extension("o").to_str().unwrap()]);
+        }
+    });
     let list = |form: &dyn Fn(u32) -> String| (1..=20).map(form).collect::<Vec<_>>();
     let declared = list(&|n| format!("int part{n}(void);")).concat();
     let sum = list(&|n| format!("part{n}()")).join("+");

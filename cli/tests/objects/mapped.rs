@@ -173,8 +173,8 @@ fn an_image_is_a_device_until_it_is_unmapped_and_again_after_the_process_behind_
     let (code, _, error) = disks.nacre(&["block", "unmap", "data/a"]);
     assert!(code == Some(1) && error.contains("mounted at"), "{error}");
     unmount(&at);
-    // then the image comes back as the same device, with all that was flushed
-    assert_eq!(disks.map("data/a", &[]), device);
+    // then the image comes back with all that was flushed, as the same device unless somebody else was quicker
+    let device = disks.map("data/a", &[]);
     let at = disks.mount(&device, "a");
     assert_eq!(std::fs::read_to_string(at.join("kept")).unwrap(), "before");
     // and if the old one is still in use, as another
@@ -190,7 +190,9 @@ fn an_image_is_a_device_until_it_is_unmapped_and_again_after_the_process_behind_
     run("e2fsck", &["-fn", &other]);
     disks.unmap(&other);
     assert_eq!(disks.mapped().len(), 0);
-    assert!(!Path::new(&format!("/sys/block/{}/loop/backing_file", &other[5..])).exists());
+    // Somebody else may have it by now.
+    let backing = std::fs::read_to_string(format!("/sys/block/{}/loop/backing_file", &other[5..])).unwrap_or_default();
+    assert!(!backing.starts_with(disks.running.0.path().to_str().unwrap()), "{other}: {backing}");
     // A snapshot is a device that cannot be written; the image is free for others.
     disks.running.good(&["block", "snap", "create", "data/a@s"]);
     let device = disks.map("data/a@s", &[]);
@@ -478,7 +480,7 @@ fn a_database_recovers_every_transaction_after_the_process_behind_its_device_was
     let disks = Disks::new(35);
     disks.running.good(&["block", "create", "data/a", "--size", "300MiB"]);
     let write_back = ["--write-back", "4MiB"];
-    let device = disks.map("data/a", &write_back);
+    let mut device = disks.map("data/a", &write_back);
     run("mkfs.ext4", &["-q", &device]);
     let mut at = disks.mount(&device, "a");
     let mut database = Database::make(&disks, &at);
@@ -518,9 +520,8 @@ fn a_database_recovers_every_transaction_after_the_process_behind_its_device_was
         database.kill();
         unmount(&at);
         // then it recovers with all of that from the device that comes back
-        let again = disks.map("data/a", &write_back);
-        assert_eq!(again, device);
-        at = disks.mount(&again, "a");
+        device = disks.map("data/a", &write_back);
+        at = disks.mount(&device, "a");
         database.start();
         for (client, path) in said.iter().enumerate() {
             let acknowledged = committed(path) as u64;

@@ -3,10 +3,14 @@
 //! A loop device that is in use when it is detached goes away when its last user does, and the system says that all went
 //! well: whoever must know looks at [`backing`].
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::Error;
+
+/// Where the kernel is asked for loop devices: there is one for all who share them.
+const CONTROL: &str = "/dev/loop-control";
 
 fn losetup(args: &[&std::ffi::OsStr]) -> Result<String, Error> {
     let what = || args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
@@ -23,6 +27,23 @@ fn losetup(args: &[&std::ffi::OsStr]) -> Result<String, Error> {
 /// What the system knows of a device: the folder under `/sys/block`.
 fn known(device: &Path) -> PathBuf {
     Path::new("/sys/block").join(device.file_name().unwrap_or_default())
+}
+
+/// While it is there, no other mapping on this machine gives up or takes a loop device.
+///
+/// The kernel cannot put another file under a device that is written: it has to be given up and taken again, and between
+/// the two it is anybody's. This keeps mappings apart; who calls `losetup` by hand can still come between.
+#[derive(Debug)]
+pub struct Turn {
+    _locked: File,
+}
+
+/// Waits until it is this process's turn.
+pub fn turn() -> Result<Turn, Error> {
+    let control = Path::new(CONTROL);
+    let file = File::open(control).map_err(Error::system("opening", control))?;
+    file.lock().map_err(Error::system("locking", control))?;
+    Ok(Turn { _locked: file })
 }
 
 /// Sets up a loop device on a file, with direct I/O: the given one if that is free, else any that is.

@@ -94,7 +94,6 @@ impl Wanted {
         let _ = rustix::process::configure_io_flusher_behavior(true);
         let prepared = async {
             let old = before.as_ref().and_then(|before| before.device.clone());
-            put_away(&slot, old.clone()).await?;
             let image = self.open(before.as_ref().and_then(|before| before.session)).await?;
             match Mapping::make(&slot, image.clone(), record.read_only, old).await {
                 Ok(mapping) => Ok(mapping),
@@ -215,6 +214,9 @@ struct Mapping {
 
 impl Mapping {
     async fn make(slot: &Slot, image: Image, read_only: bool, old: Option<PathBuf>) -> anyhow::Result<Mapping> {
+        // The device of before is given up as late as can be, so that it is not another's when it is taken again.
+        let _turn = spawn_blocking(loops::turn).await??;
+        put_away(slot, old.clone()).await?;
         let folder = slot.disk();
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let mounted = disk::mount(&folder, export::volume(image.clone()), image.sizes())?;

@@ -33,7 +33,7 @@ const LEAVE: Duration = Duration::from_secs(60);
 /// space, and a loop device stands on that; only root can do this.
 ///
 /// If that process dies, what uses the device gets errors; all that was flushed is kept. Unmount what is mounted from
-/// it, map the image again, mount: the device has its old name, unless that is still in use. Mapping an image that is
+/// it, map the image again, mount: the device has its old name, unless somebody has that by then. Mapping an image that is
 /// mapped prints its device and changes nothing.
 #[derive(Args)]
 #[command(after_long_help = "--json: {image, device, state: up, process, way, read_only, used_by: [...]}.")]

@@ -16,7 +16,7 @@ use nacre_net::identity::{Denied, Kind, Ops, Service};
 use nacre_proto::status::{Code, Status};
 use tonic::{Request, Response};
 
-use super::{Door, leader, pass_on};
+use super::{Door, leader, pass_on, relayed};
 use crate::identity::office::Office;
 use crate::node::Elsewhere;
 
@@ -35,7 +35,9 @@ macro_rules! done_or_passed_on {
             Ok(reply) => Ok(Response::new(reply)),
             Err(elsewhere) => {
                 let leader = leader(&$guest, elsewhere)?;
-                CertClient::new($this.office.node.peers.channel(&leader)).$verb(pass_on(&$guest, $message)?).await
+                let node = &$this.office.node;
+                let reply = CertClient::new(node.peers.onward(&leader)).$verb(pass_on(&$guest, $message)?).await;
+                relayed(node, &leader, reply)
             }
         }
     };
@@ -138,7 +140,8 @@ impl Join for JoinService {
         let answered = match self.office.join(&message).await {
             Ok(reply) => Ok(Response::new(reply)),
             Err(Elsewhere::Leader(_, leader)) if !passed_on => {
-                JoinClient::new(self.office.node.peers.channel(&leader)).join(message).await
+                let node = &self.office.node;
+                relayed(node, &leader, JoinClient::new(node.peers.onward(&leader)).join(message).await)
             }
             Err(Elsewhere::Leader(..)) => Err(to_grpc(&Status::new(Code::NotLeader, "the leader has changed again"))),
             Err(Elsewhere::Failed(status)) => Err(to_grpc(&status)),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nacre_net::identity::gate::Caller;
 use nacre_net::identity::{Denied, Gate, Identity, Name, Service};
-use nacre_net::tls::{Accepted, PeerError, TlsServer, Watched};
+use nacre_net::tls::{Accepted, PeerError, TlsError, TlsServer, Watched};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -165,6 +165,8 @@ pub fn accept(
                             let _ = to_newcomers.send(Ok(NewcomerStream { stream, from, end, _place: place })).await;
                         }
                     }
+                    // Who broke off by itself was not refused.
+                    Err(TlsError::Io(error)) => tracing::debug!(%from, %error, "a handshake was broken off"),
                     Err(error) => {
                         gate.refuse(Denied {
                             who: Caller::Stranger(from.to_string()),

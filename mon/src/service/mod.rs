@@ -11,14 +11,14 @@ pub mod raft;
 
 use std::sync::Arc;
 
-use nacre_mon_api::status::to_grpc;
+use nacre_mon_api::status::{from_grpc, to_grpc};
 use nacre_net::identity::gate::Caller;
 use nacre_net::identity::{Denied, Gate, Identity, Kind, Ops, Service, UnixTime};
 use nacre_net::tls::Trust;
 use nacre_proto::ids::OsdId;
 use nacre_proto::status::{Code, Status};
 
-use crate::node::Elsewhere;
+use crate::node::{Elsewhere, Node};
 use crate::raft::Member;
 
 /// The name a call is passed on for.
@@ -122,6 +122,24 @@ fn pass_on<T>(guest: &Guest, message: T) -> Result<tonic::Request<T>, tonic::Sta
         .map_err(|error| to_grpc(&Status::new(Code::Internal, error.to_string())))?;
     request.metadata_mut().insert(ON_BEHALF_OF, who);
     Ok(request)
+}
+
+/// What came of a call that was passed on. That the leader is not reached is not the caller's connection that broke, and
+/// mostly not the leader's alone: without a majority the monitors go on naming whoever led last.
+fn relayed<T>(node: &Node, to: &Member, reply: Result<T, tonic::Status>) -> Result<T, tonic::Status> {
+    reply.map_err(|error| {
+        if std::error::Error::source(&error).is_none() {
+            return error;
+        }
+        let Status { code, text } = from_grpc(&error);
+        let monitors = node.shared.read().membership.voter_ids().count();
+        let text = format!(
+            "mon.{}, which led last, is not reached ({text}); another leads as soon as a majority of {monitors} monitors \
+             reach each other; `nacre mon status` says which are up",
+            to.mon
+        );
+        to_grpc(&Status::new(code, text))
+    })
 }
 
 /// The leader to pass a call on to. A call is passed on once: two monitors that each take the other for the leader

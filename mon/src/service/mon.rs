@@ -20,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response};
 
-use super::{Door, Guest, leader, pass_on};
+use super::{Door, Guest, leader, pass_on, relayed};
 use crate::node::{Elsewhere, Node};
 use crate::raft::Member;
 use crate::state::hub::Step;
@@ -121,7 +121,8 @@ impl MonService {
             Err(elsewhere) => leader(guest, elsewhere)?,
         };
         let ask = pass_on(guest, v1::StatusRequest { local: false })?;
-        let newest = self.onward(&leader).status(ask).await?.into_inner().newest_event;
+        let status = relayed(&self.node, &leader, self.onward(&leader).status(ask).await)?;
+        let newest = status.into_inner().newest_event;
         let mut events = self.node.hub.events();
         match tokio::time::timeout(LAG, events.wait_for(|have| *have >= newest)).await {
             Ok(Ok(_)) => Ok(()),
@@ -153,7 +154,7 @@ impl Mon for MonService {
             Ok(reply) => Ok(Response::new(reply)),
             Err(elsewhere) => {
                 let leader = leader(&guest, elsewhere)?;
-                self.onward(&leader).execute(pass_on(&guest, message)?).await
+                relayed(&self.node, &leader, self.onward(&leader).execute(pass_on(&guest, message)?).await)
             }
         }
     }
@@ -212,7 +213,7 @@ impl Mon for MonService {
             Ok(()) => Ok(Response::new(self.node.status(true))),
             Err(elsewhere) => {
                 let leader = leader(&guest, elsewhere)?;
-                self.onward(&leader).status(pass_on(&guest, message)?).await
+                relayed(&self.node, &leader, self.onward(&leader).status(pass_on(&guest, message)?).await)
             }
         }
     }
@@ -223,7 +224,7 @@ impl Mon for MonService {
             Ok(reply) => Ok(Response::new(reply)),
             Err(elsewhere) => {
                 let leader = leader(&guest, elsewhere)?;
-                self.onward(&leader).reports(pass_on(&guest, request.into_inner())?).await
+                relayed(&self.node, &leader, self.onward(&leader).reports(pass_on(&guest, request.into_inner())?).await)
             }
         }
     }
@@ -289,7 +290,7 @@ impl Mon for MonService {
             Ok(reply) => Ok(Response::new(reply)),
             Err(elsewhere) => {
                 let leader = leader(&guest, elsewhere)?;
-                self.onward(&leader).change_quorum(pass_on(&guest, message)?).await
+                relayed(&self.node, &leader, self.onward(&leader).change_quorum(pass_on(&guest, message)?).await)
             }
         }
     }
@@ -302,7 +303,7 @@ impl Mon for MonService {
             Ok(reply) => Ok(Response::new(reply)),
             Err(elsewhere) => {
                 let leader = leader(&guest, elsewhere)?;
-                self.onward(&leader).beacon(pass_on(&guest, message)?).await
+                relayed(&self.node, &leader, self.onward(&leader).beacon(pass_on(&guest, message)?).await)
             }
         }
     }
@@ -315,7 +316,7 @@ impl Mon for MonService {
             Ok(reply) => Ok(Response::new(reply)),
             Err(elsewhere) => {
                 let leader = leader(&guest, elsewhere)?;
-                self.onward(&leader).report_failures(pass_on(&guest, message)?).await
+                relayed(&self.node, &leader, self.onward(&leader).report_failures(pass_on(&guest, message)?).await)
             }
         }
     }
@@ -327,7 +328,7 @@ impl Mon for MonService {
             Ok(behind) => Ok(Response::new(v1::BarrierReply { behind: behind.iter().map(|osd| osd.0).collect() })),
             Err(elsewhere) => {
                 let leader = leader(&guest, elsewhere)?;
-                self.onward(&leader).barrier(pass_on(&guest, message)?).await
+                relayed(&self.node, &leader, self.onward(&leader).barrier(pass_on(&guest, message)?).await)
             }
         }
     }
@@ -338,7 +339,8 @@ impl Mon for MonService {
         let guest = self.door.admit("backup", Ops::ADMIN, &request)?;
         if let Err(elsewhere) = self.node.linearize().await {
             let leader = leader(&guest, elsewhere)?;
-            let parts = self.onward(&leader).backup(pass_on(&guest, v1::BackupRequest {})?).await?.into_inner();
+            let parts = self.onward(&leader).backup(pass_on(&guest, v1::BackupRequest {})?).await;
+            let parts = relayed(&self.node, &leader, parts)?.into_inner();
             return Ok(Response::new(Box::pin(parts)));
         }
         let state = self.node.shared.read().encode();

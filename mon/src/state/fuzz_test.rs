@@ -1,6 +1,8 @@
 //! The short form of the fuzz target `mon_state`: true bytes, changed a little, at random but the same on each run.
 //! `NACRE_FUZZ_ROUNDS` for more; a round that fails names its seed, and `NACRE_FUZZ_SEED` has it again.
 
+use std::collections::BTreeSet;
+
 use nacre_mon_api::v1::command::Verb;
 use nacre_net::identity::join::{Member, authority_fingerprint};
 use nacre_net::identity::{Caps, Kind};
@@ -11,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 use crate::identity::{AuthorityRecord, Change};
-use crate::raft::LeaderId;
+use crate::raft::{LeaderId, Member as Monitor};
 use crate::store::record::{self, Kind as Record};
 
 /// True bytes with some of them other, gone, or more.
@@ -140,6 +142,39 @@ fn a_command_of_any_bytes_is_refused_or_done_alike() {
         assert!(one == other && State::decode(one.encode()).unwrap() == one);
     });
     assert!(done > 10, "only {done} were done");
+}
+
+#[test]
+fn entries_of_any_bytes_between_monitors_are_refused_or_applied_alike() {
+    let full = full();
+    let member = |mon: u64| (mon, Monitor { mon, address: format!("10.0.0.{mon}:6100") });
+    let two =
+        Membership::new(vec![BTreeSet::from([1, 2]), BTreeSet::from([1, 3])], BTreeMap::from([1, 2, 3].map(member)));
+    let id = |index| LogId { leader_id: LeaderId { term: 2, node_id: 1 }, index };
+    let entries = [
+        entry(100, commands()[5].encode_to_vec()),
+        Entry { log_id: id(101), payload: EntryPayload::Membership(two.unwrap()) },
+        Entry { log_id: id(102), payload: EntryPayload::Blank },
+    ];
+    let bytes = v1::AppendRequest {
+        ballot: None,
+        previous: Some(convert::log_id_to(&id(99))),
+        entries: entries.iter().map(convert::entry_to).collect(),
+        committed: Some(convert::log_id_to(&id(102))),
+    }
+    .encode_to_vec();
+    let mut read = 0;
+    each_round(|rng| {
+        let Ok(message) = v1::AppendRequest::decode(&*changed(rng, &bytes)) else { return };
+        let (mut one, mut other) = (full.clone(), full.clone());
+        for entry in message.entries.into_iter().filter_map(|entry| convert::entry_from(entry).ok()) {
+            assert_eq!(convert::entry_from(convert::entry_to(&entry)).unwrap(), entry);
+            read += 1;
+            assert_eq!(one.apply(&entry), other.apply(&entry));
+        }
+        assert!(one == other && State::decode(one.encode()).unwrap() == one);
+    });
+    assert!(read > 10, "only {read} were read");
 }
 
 #[test]

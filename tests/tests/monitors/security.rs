@@ -290,6 +290,8 @@ fn whoever_must_not_be_served_is_refused_each_call_and_nothing_changes() {
     let after = cluster.status();
     assert_eq!((after.epoch, &after.map, &after.members.len()), (before.epoch, &before.map, &before.members.len()));
     assert!(!cluster.notes().contains_key("evil"));
+    // Who went away in the middle of a handshake was refused nothing.
+    drop(std::net::TcpStream::connect(&address).unwrap());
     let stays = ["expired", "not signed by this cluster's authority", "revoked", "no certificate"];
     until("refusals are in the audit log", Duration::from_secs(90), || {
         let audit = cluster.nacre(&["log", "-n", "2000", "--channel", "audit"]);
@@ -302,6 +304,8 @@ fn whoever_must_not_be_served_is_refused_each_call_and_nothing_changes() {
                         || audit.contains("more were not written"))
             })
     });
+    let audit = cluster.nacre(&["log", "-n", "2000", "--channel", "audit"]);
+    assert!(!audit.contains("connection lost"), "{audit}");
 
     let mut page = String::from(
         "# What a monitor answers to whom\n\nWritten by a test (`tests/tests/monitors/security.rs`) from the answers \

@@ -2,6 +2,7 @@
 //! lines.
 //!
 //! - [`image`]: images as they are. [`snap`]: their snapshots, clones. [`trash`]: what is on its way out.
+//!   [`lost`]: what has no name.
 //! - [`stream`]: images into files and back. [`group`]: several at one moment.
 //! - [`map`]: images as devices of this machine.
 //! - [`mod@bench`], [`top`]: how fast one is, and who is busy. [`open`]: what daemons say of the images they have open.
@@ -9,6 +10,7 @@
 mod bench;
 mod group;
 mod image;
+mod lost;
 mod map;
 pub(crate) mod open;
 mod snap;
@@ -65,6 +67,7 @@ enum Verb {
     Bench(bench::Bench),
     Top(top::Top),
     Trash(trash::Noun),
+    Lost(lost::Noun),
 }
 
 impl Run for Noun {
@@ -94,6 +97,7 @@ impl Run for Noun {
             Verb::Bench(verb) => verb.run(out),
             Verb::Top(verb) => verb.run(out),
             Verb::Trash(noun) => noun.run(out),
+            Verb::Lost(noun) => noun.run(out),
         }
     }
 }

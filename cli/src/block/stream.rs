@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use nacre_block::qcow2::Reader;
 use nacre_block::stream::Head;
 use nacre_block::{Image, Use, create};
 use serde_json::json;
@@ -20,6 +21,8 @@ use crate::run::{Run, Verdict};
 enum Form {
     /// The bytes of the disk, as they are.
     Raw,
+    /// A disk of qemu.
+    Qcow2,
     /// Nacre's own: with checksums, sparse, able to hold a difference.
     Stream,
 }
@@ -58,8 +61,8 @@ fn skip(file: Option<&File>) -> impl FnMut(&mut dyn Write, u64) -> std::io::Resu
 
 impl Run for Export {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
-        if self.form == Form::Raw && self.from.is_some() {
-            anyhow::bail!("a difference cannot be written raw: leave out --form or --from");
+        if self.form != Form::Stream && self.from.is_some() {
+            anyhow::bail!("a difference can only be written as a stream: leave out --form or --from");
         }
         let to_file = self.file.as_os_str() != "-";
         let file = match to_file {
@@ -80,6 +83,7 @@ impl Run for Export {
             let progress = shown("exporting");
             match (self.form, &self.from) {
                 (Form::Raw, _) => image.export_raw(&mut into, &mut skip, progress).await?,
+                (Form::Qcow2, _) => image.export_qcow2(&mut into, &mut skip, progress).await?,
                 (Form::Stream, from) => {
                     let older = match from {
                         Some(from) => {
@@ -96,9 +100,10 @@ impl Run for Export {
             into.flush()?;
             drop(into);
             if let Some(file) = &file {
-                if plain && self.form == Form::Raw {
+                if plain && self.form != Form::Stream {
                     // Zeros at the end were passed over.
-                    file.set_len(image.size())?;
+                    let mut at: &File = file;
+                    file.set_len(at.stream_position()?)?;
                 }
                 file.sync_all().or_else(|error| if plain { Err(error) } else { Ok(()) })?;
             }
@@ -116,7 +121,7 @@ impl Run for Export {
 pub(super) struct Import {
     #[command(flatten)]
     at: At,
-    /// The file; - reads standard input.
+    /// The file; - reads standard input (not qcow2, which is read here and there).
     file: PathBuf,
     /// The image.
     image: Spot,
@@ -145,7 +150,17 @@ impl Run for Import {
         let (mut from, length) = opened(&self.file)?;
         self.at.with(|cluster| async move {
             let pool = self.image.room.open(&cluster).await?;
+            let mut disk = None;
             let head = match self.form {
+                Form::Qcow2 => {
+                    anyhow::ensure!(self.file.as_os_str() != "-", "qcow2 is read from a file, not from standard input");
+                    let file = File::open(&self.file).with_context(|| format!("opening {}", self.file.display()))?;
+                    let reader = Reader::open(file).with_context(|| format!("reading {}", self.file.display()))?;
+                    let size = self.size.unwrap_or(reader.size().next_multiple_of(512));
+                    anyhow::ensure!(size >= reader.size(), "the disk in the file is larger: {}", bytes(reader.size()));
+                    disk = Some(reader);
+                    Head { size, order: create::ORDER, ..Head::default() }
+                }
                 Form::Stream => Head::read(&mut from)?,
                 Form::Raw => {
                     let size = self.size.or(length.map(|length| length.next_multiple_of(512)));
@@ -161,6 +176,11 @@ impl Run for Import {
             let total = head.size;
             let done = async {
                 match self.form {
+                    Form::Qcow2 => {
+                        if let Some(disk) = &mut disk {
+                            image.import_qcow2(disk, shown("importing")).await?;
+                        }
+                    }
                     Form::Raw => {
                         image.import_raw(&mut from, shown("importing")).await?;
                         if from.read(&mut [0])? > 0 {

@@ -40,7 +40,7 @@ impl Run for Noun {
     }
 }
 
-fn number(text: &str) -> Result<u64, String> {
+pub(super) fn number(text: &str) -> Result<u64, String> {
     u64::from_str_radix(text, 16).map_err(|_| "the number of an image, as `nacre block trash ls` shows it".into())
 }
 

@@ -21,6 +21,7 @@ fn fio_while_daemons_die(running: &Running, victim: Victim, more: &[&str]) {
     running.good(&["block", "create", "data/a", "--size", "32MiB"]);
     let server = Server::start(running, "nbd.sock", more);
     let uri = format!("--uri={}", server.uri("a"));
+    running.wait_until_clean();
     let seconds: u64 = std::env::var("NACRE_BLOCK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(12);
     let mut fio = Started(
         Command::new("fio")
@@ -35,7 +36,7 @@ fn fio_while_daemons_die(running: &Running, victim: Victim, more: &[&str]) {
             .unwrap(),
     );
     let (began, mut last, mut kills) = (Instant::now(), Instant::now(), 0);
-    let every = Duration::from_secs(if seconds < 60 { 4 } else { 15 });
+    let every = Duration::from_secs(if seconds < 60 { 3 } else { 15 });
     let status = loop {
         if let Some(status) = fio.0.try_wait().unwrap() {
             break status;

@@ -242,11 +242,23 @@ pub async fn purge(pool: &Pool, id: u64, force: bool) -> Result<(), Error> {
     directory::forget(pool, id).await
 }
 
-/// Removes the data, then what it was cloned from is told, then the header.
+/// Removes an image that is held and has no name; one that never had data has none to be looked for.
+pub(crate) async fn erase_nameless(pool: &Pool, image: Image, has_data: bool) -> Result<(), Error> {
+    removable(&image)?;
+    erase_what(pool, image, has_data).await
+}
+
 async fn erase(pool: &Pool, image: Image) -> Result<(), Error> {
+    erase_what(pool, image, true).await
+}
+
+/// Removes the data, then what it was cloned from is told, then the header.
+async fn erase_what(pool: &Pool, image: Image, has_data: bool) -> Result<(), Error> {
     let view = image.view();
     let end = view.held.image.size.max(view.held.image.trim_end);
-    image.cut(&view, 0, end).await?;
+    if has_data {
+        image.cut(&view, 0, end).await?;
+    }
     if let Some(parent) = &view.held.image.parent {
         image.leave(pool, parent).await?;
     }

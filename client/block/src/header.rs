@@ -7,9 +7,14 @@ use nacre_client::{Object, Op, OpResult, Pool, SnapId};
 use crate::error::Error;
 use methods::{Child, Flags, Held, NewSnap, Note, Resize, Trimmed};
 
-/// The name of a data object begins so.
+/// Names of data objects begin so.
+pub(crate) const DATA: &str = "block.data.";
+/// Names of headers do, their number behind it.
+pub(crate) const HEAD: &str = "block.head.";
+
+/// The name of a data object of one image begins so.
 pub(crate) fn data_prefix(id: u64) -> String {
-    format!("block.data.{id:016x}.")
+    format!("{DATA}{id:016x}.")
 }
 
 /// The header of one image.
@@ -20,7 +25,7 @@ type Answer<T> = Result<T, nacre_client::Error>;
 
 impl Header {
     pub(crate) fn of(pool: &Pool, id: u64) -> Header {
-        Header(pool.object(format!("block.head.{id:016x}")))
+        Header(pool.object(format!("{HEAD}{id:016x}")))
     }
 
     async fn call_class<O: Codec>(&self, class: &str, method: &str, input: Bytes) -> Result<O, Error> {

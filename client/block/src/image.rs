@@ -17,6 +17,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use nacre_client::class::image::{Held, Parent};
 use nacre_client::{Object, Pool, SnapContext, SnapId};
 
+use crate::ahead::Ahead;
 use crate::cache::Cache;
 use crate::directory;
 use crate::error::{Error, is_fenced, refusal};
@@ -106,6 +107,7 @@ pub(crate) struct Inner {
     pub(crate) limiter: Limiter,
     pub(crate) meter: Arc<Meter>,
     cache: OnceLock<Cache>,
+    ahead: Ahead,
     /// Told when the size changes.
     resized: tokio::sync::watch::Sender<u64>,
 }
@@ -121,6 +123,19 @@ impl Drop for Inner {
         if let Some(listener) = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take() {
             listener.task.abort();
         }
+    }
+}
+
+/// See [`Image::changes`].
+pub(crate) struct Changing<'a> {
+    ahead: &'a Ahead,
+    offset: u64,
+    len: u64,
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.ahead.forget(self.offset, self.len);
     }
 }
 
@@ -229,6 +244,7 @@ impl Image {
             limiter,
             meter: Arc::default(),
             cache: OnceLock::new(),
+            ahead: Ahead::default(),
             resized,
         }));
         image.learn_limits().await?;
@@ -274,6 +290,7 @@ impl Image {
     }
 
     pub(crate) async fn refresh_alone(&self) -> Result<(), Error> {
+        let _changing = self.changes(0, u64::MAX);
         let before = self.view();
         let view = look(&self.0.pool, &self.0.header, &self.name(), before.at, Some(&before)).await?;
         let size = view.size;
@@ -380,9 +397,36 @@ impl Image {
     pub async fn read(&self, offset: u64, len: u64) -> Result<Bytes, Error> {
         self.0.limiter.read(len).await;
         let timed = self.0.meter.read(len);
-        let done = self.read_unlimited(offset, len).await.map_err(|error| self.noted(error));
+        let done = self.read_ahead(offset, len).await.map_err(|error| self.noted(error));
         timed.end(done.is_ok());
         done
+    }
+
+    /// Reads, and has fetched what will be read next.
+    async fn read_ahead(&self, offset: u64, len: u64) -> Result<Bytes, Error> {
+        let view = self.view();
+        // Where another may write, what is fetched now may be old when it is asked for.
+        if view.at.is_none() && self.hold().is_none() {
+            return self.read_unlimited(offset, len).await;
+        }
+        self.within(&view, offset, len)?;
+        if let Some(fetch) = self.0.ahead.note(offset, len, view.size) {
+            let image = self.clone();
+            tokio::spawn(async move {
+                let data = image.read_unlimited(fetch.offset, fetch.len).await;
+                image.0.ahead.came(fetch, data.ok());
+            });
+        }
+        match self.0.ahead.get(offset, len).await {
+            Some(data) => Ok(data),
+            None => self.read_unlimited(offset, len).await,
+        }
+    }
+
+    /// A range changes: what was read ahead of it goes, now and again when it has changed.
+    pub(crate) fn changes(&self, offset: u64, len: u64) -> Changing<'_> {
+        self.0.ahead.forget(offset, len);
+        Changing { ahead: &self.0.ahead, offset, len }
     }
 
     pub(crate) fn read_boxed(&self, offset: u64, len: u64) -> Boxed<'_, Bytes> {
@@ -463,6 +507,7 @@ impl Image {
         let view = self.view();
         let len = data.len() as u64;
         self.within(&view, offset, len)?;
+        let _changing = self.changes(offset, len);
         if let Some(cache) = self.cache() {
             for piece in pieces(view.order, offset, len) {
                 let (from, len) = (piece.from as usize, piece.len as usize);
@@ -498,6 +543,7 @@ impl Image {
         self.writable()?;
         let view = self.view();
         self.within(&view, offset, len)?;
+        let _changing = self.changes(offset, len);
         self.settle().await?;
         let view = &view;
         let zeros = pieces(view.order, offset, len)

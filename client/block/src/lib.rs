@@ -8,14 +8,15 @@
 //! - [`mod@create`]: images made, cloned, resized, removed.
 //! - [`image`]: an open image: read, write, zero, flush.
 //! - `copy`: deep copies, and holes made where zeros are stored.
+//! - [`lost`]: headers that a crash left without a name.
 //! - `header`, `layout`: the header's methods; which object holds which bytes.
 //! - `object`: what reading and writing one object means when a parent shows through.
-//! - `cache`: writes answered before they are durable, where that is wanted.
+//! - `cache`: writes answered before they are durable, where that is wanted. `ahead`: what will be read next.
 //! - [`owner`]: one writer at a time: taken, handed over, taken away.
 //! - [`snapshot`]: snapshots, rollback, flatten. [`diff`]: what changed between two of them.
 //! - [`group`]: snapshots of several images at one moment.
 //! - [`limit`], [`meter`]: what a user of an image may do in a second, and what it did.
-//! - [`stream`]: images as streams of bytes.
+//! - [`stream`]: images as streams of bytes. [`qcow2`]: as files of qemu.
 //! - [`export`]: images as NBD volumes.
 //!
 //! Promises:
@@ -27,6 +28,7 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod ahead;
 mod cache;
 mod copy;
 pub mod create;
@@ -39,9 +41,11 @@ mod header;
 pub mod image;
 mod layout;
 pub mod limit;
+pub mod lost;
 pub mod meter;
 mod object;
 pub mod owner;
+pub mod qcow2;
 pub mod snapshot;
 pub mod stream;
 

@@ -143,6 +143,7 @@ impl Image {
         let before = self.view().size;
         {
             let _alone = self.0.gate.write().await;
+            let _changing = self.changes(0, u64::MAX);
             self.settle().await?;
             self.0.header.revert(snap.id).await?;
             self.refresh_alone().await?;

@@ -23,7 +23,7 @@ pub const PIECE: u64 = 1 << 20;
 /// Zeros shorter than this are not worth a record of their own.
 const GRAIN: usize = 4096;
 /// Pieces under way.
-const ABREAST: usize = 8;
+pub(crate) const ABREAST: usize = 8;
 
 const DATA: u8 = 1;
 const ZERO: u8 = 2;
@@ -188,7 +188,10 @@ pub(crate) fn runs(data: &[u8]) -> Vec<(usize, usize, bool)> {
 }
 
 impl Image {
-    fn reads(&self, ranges: Vec<Range>) -> impl futures_util::Stream<Item = Result<(u64, Bytes), Error>> + '_ {
+    pub(crate) fn reads(
+        &self,
+        ranges: Vec<Range>,
+    ) -> impl futures_util::Stream<Item = Result<(u64, Bytes), Error>> + '_ {
         let pieces = ranges.into_iter().flat_map(|range| {
             let end = range.offset + range.len;
             let first = range.offset / PIECE;

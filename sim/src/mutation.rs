@@ -21,6 +21,7 @@ const RARE: &[(Mutant, Option<u64>)] = &[
     (Mutant::StartBelowMin, Some(4000)),
     (Mutant::LeaveDamaged, Some(4000)),
     (Mutant::LatePieces, Some(4000)),
+    (Mutant::ForgetScrubs, Some(4000)),
 ];
 
 /// Each wrong core, and within how many seeds it must be found.

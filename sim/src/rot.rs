@@ -2,8 +2,10 @@
 //! the cluster is healed, blocks of some copies go bad, one copy per object at most; what clients read meanwhile must come
 //! from another copy, and a deep scrub must find and repair all that nobody read. Draws from a stream of its own.
 
+use std::collections::BTreeMap;
+
 use nacre_pg::io::{Input, Order};
-use nacre_proto::ids::{OsdId, PgId};
+use nacre_proto::ids::{Epoch, OsdId, PgId};
 use nacre_store::ObjectStore;
 
 use crate::rng::Rng;
@@ -15,12 +17,23 @@ pub struct Rot {
     rng: Rng,
     /// Blocks that were made bad.
     pub flips: u64,
+    /// Deep scrubs of everything that were ordered last, not all of them carried through.
+    ordered: BTreeMap<PgId, Ordered>,
+}
+
+/// To whom an order was given, and how many deep scrubs that one had carried through before.
+#[derive(Clone, Copy, Debug)]
+struct Ordered {
+    osd: OsdId,
+    core: u64,
+    deep: u64,
+    epoch: Epoch,
 }
 
 impl Rot {
     /// Of a seed.
     pub fn new(seed: u64) -> Rot {
-        Rot { rng: Rng::new(seed ^ 0x726f_7420), flips: 0 }
+        Rot { rng: Rng::new(seed ^ 0x726f_7420), flips: 0, ordered: BTreeMap::new() }
     }
 }
 
@@ -49,16 +62,39 @@ impl World {
     /// Orders a deep scrub of everything.
     pub(crate) fn scrub_all(&mut self) {
         for pg in self.maps.last().pgs() {
-            if let Some(osd) = primary(self, pg) {
-                self.input(osd, pg, Input::Order(Order::Scrub { deep: true }));
+            let Some(osd) = primary(self, pg) else { continue };
+            let epoch = self.maps.last().epoch;
+            if let Some((core, g)) = self.nodes[osd.0 as usize].pgs.get(&pg) {
+                self.rot.ordered.insert(pg, Ordered { osd, core: *core, deep: g.findings().deep, epoch });
             }
+            self.input(osd, pg, Input::Order(Order::Scrub { deep: true }));
         }
     }
 
-    /// Has every pg been scrubbed deeply by its present primary.
-    pub(crate) fn is_scrubbed(&self) -> bool {
-        let core = |pg: &PgId| primary(self, *pg).and_then(|osd| self.nodes[osd.0 as usize].pgs.get(pg));
-        self.maps.last().pgs().iter().all(|pg| core(pg).is_none_or(|(_, g)| g.findings().deep > 0))
+    /// Pgs without a deep scrub carried through since the last order: the order went with the process or the office of its
+    /// primary. That it is forgotten for any other reason is a violation.
+    pub(crate) fn unscrubbed(&mut self) -> Vec<PgId> {
+        let mut out = Vec::new();
+        for pg in self.maps.last().pgs() {
+            let Some(o) = self.rot.ordered.get(&pg).copied() else {
+                out.push(pg);
+                continue;
+            };
+            let core = self.nodes[o.osd.0 as usize].pgs.get(&pg).filter(|(core, _)| *core == o.core);
+            if core.is_some_and(|(_, g)| g.findings().deep > o.deep) {
+                continue;
+            }
+            let led = (o.epoch.0..=self.maps.last().epoch.0)
+                .all(|e| self.maps.get(Epoch(e)).is_some_and(|m| m.view(pg).primary == Some(o.osd)));
+            if led && core.is_some() {
+                self.violations.push(format!(
+                    "{} pg {pg}: leads it since a deep scrub was ordered at {}, and has forgotten that",
+                    o.osd, o.epoch
+                ));
+            }
+            out.push(pg);
+        }
+        out
     }
 
     /// Makes blocks bad, and lets connections and processes fail while that is repaired.

@@ -170,11 +170,11 @@ pub(crate) fn rest(seed: u64, options: &Options) -> World {
             settle(&mut w);
         }
         if (w.scenario.scrubs || w.scenario.rot) && w.violations.is_empty() {
-            // A process may die of the last fault just then, and the order with it.
-            for _ in 0..3 {
+            // A process may die of a last fault just then, and the order with it: each at most once.
+            for _ in 0..=w.nodes.len() {
                 w.scrub_all();
                 settle(&mut w);
-                if w.is_scrubbed() {
+                if !w.violations.is_empty() || w.unscrubbed().is_empty() {
                     break;
                 }
             }

@@ -261,6 +261,13 @@ fn a_pg_made_by_a_message_takes_no_part_in_a_former_life() {
     expect_fine(&[7314]);
 }
 
+/// A member died of a fault of before while it was to note a bad copy, and the scrub that had found that ended with the
+/// interval; the simulation took a scrub of long before for the one it had ordered.
+#[test]
+fn a_scrub_outlives_its_interval_where_the_primary_stays() {
+    expect_fine(&[128_037]);
+}
+
 /// The last disk that was to fail did so during the last scrub, whose order went with its process; the simulation took that
 /// for a pg that is never scrubbed.
 #[test]

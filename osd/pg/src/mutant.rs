@@ -85,6 +85,8 @@ mutants! {
     LeaveDamaged,
     /// Who was asked for a piece and went away is waited for.
     LosePulls,
+    /// A scrub ends with its interval, also where the primary stays.
+    ForgetScrubs,
     /// A spare copy whose osd was down by the map for a while does not come forward again.
     ReturnSilent,
 }

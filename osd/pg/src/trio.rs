@@ -67,6 +67,8 @@ pub(crate) struct Trio {
     /// Timers of watches and notifies ring when the test says so; these were asked for.
     pub(crate) patient: bool,
     pub(crate) rings: Vec<(usize, Input)>,
+    /// Members are not told what is bad there.
+    pub(crate) no_repair: bool,
     /// So many questions of scrubs still arrive.
     pub(crate) scrubs: usize,
     /// Slots that were asked for, with their priority.
@@ -129,6 +131,7 @@ impl Trio {
             told: Vec::new(),
             patient: false,
             rings: Vec::new(),
+            no_repair: false,
             scrubs: usize::MAX,
             asked: Vec::new(),
             late: None,
@@ -211,6 +214,7 @@ impl Trio {
             Output::Send { to, msg }
                 if self.no_pull && self.spare == Some(to.0) && matches!(msg.body, Body::Pull { .. }) => {}
             Output::Send { to, .. } if self.deaf == Some(to.0 as usize) => {}
+            Output::Send { msg, .. } if self.no_repair && matches!(msg.body, Body::Repair { .. }) => {}
             Output::Send { msg, .. } if self.scrubs == 0 && matches!(msg.body, Body::ScrubRange { .. }) => {}
             Output::Send { to, msg } if self.view.acting.contains(&to) || self.spare == Some(to.0) => {
                 if let Body::Push { chunk, .. } | Body::Pulled { chunk: Some(chunk), .. } = &msg.body {

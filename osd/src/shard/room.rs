@@ -101,7 +101,8 @@ impl<O: Outside> Shard<O> {
     /// Orders scrubs whose time has come, for groups led here, as many at a time as the settings say.
     pub(super) fn begin_scrubs(&mut self) {
         let Tuning { scrubs, scrub_every, deep_every, .. } = self.tuning;
-        let busy = self.groups.values().filter(|(_, group)| group.is_scrubbing()).count();
+        // A scrub that waits until its group is whole again keeps no other from beginning.
+        let busy = self.groups.values().filter(|(_, group)| group.is_clean() && group.is_scrubbing()).count();
         let mut room = scrubs.saturating_sub(busy);
         let now = Instant::now();
         for (pg, (core, group)) in &self.groups {

@@ -33,7 +33,8 @@ pub(super) fn check(w: &mut World) {
         // What rotted may not have been looked at.
         return;
     }
-    let mut bad = Vec::new();
+    let mut bad: Vec<String> =
+        w.unscrubbed().iter().map(|pg| format!("pg {pg}: was never scrubbed deeply once all was healed")).collect();
     let map = w.maps.last();
     for pg in map.pgs() {
         let view = map.view(pg);
@@ -48,9 +49,6 @@ pub(super) fn check(w: &mut World) {
         let Some((_, core)) = view.primary.and_then(|p| w.nodes[p.0 as usize].pgs.get(&pg)) else { continue };
         if !core.inconsistent().is_empty() {
             bad.push(format!("pg {pg}: still listed as inconsistent: {:?}", core.inconsistent()));
-        }
-        if core.findings().deep == 0 {
-            bad.push(format!("pg {pg}: was never scrubbed deeply"));
         }
     }
     w.violations.extend(bad);

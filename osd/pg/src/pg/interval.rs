@@ -88,7 +88,11 @@ impl PlacementGroup {
             self.role = Role::Dormant;
             self.moved(cx, from, "map");
         } else if view.primary == Some(self.me) {
-            self.role = Role::Primary(Box::new(Primary::new()));
+            let scrub_wanted = match &self.role {
+                Role::Primary(p) if !self.cfg.is(super::Fault::ForgetScrubs) => p.scrub_left(),
+                _ => None,
+            };
+            self.role = Role::Primary(Box::new(Primary { scrub_wanted, ..Primary::new() }));
             self.moved(cx, from, "map");
             self.ask_infos(cx);
         } else if view.has(self.me) {

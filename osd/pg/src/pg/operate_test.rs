@@ -170,6 +170,33 @@ fn an_operators_scrub_waits_for_no_slot_and_takes_one_that_waits_along() {
     assert!(t.cores[0].slots.is_empty(), "{:?}", t.cores[0].slots);
 }
 
+/// A member whose copy is bad dies while it is to note that: the damage is found again once the pg is whole again.
+fn repairs_a_member_that_died(cfg: Config) -> bool {
+    let mut t = Trio::with(cfg);
+    t.map(&[0, 1], &[]);
+    t.ask(0, Op::WriteFull { data: "some".into() });
+    t.rotten.insert((1, oid()));
+    t.no_repair = true;
+    t.queue.push_back((0, Input::Order(Order::Scrub { deep: true })));
+    t.settle();
+    assert_eq!((t.cores[0].findings().repaired, t.cores[0].findings().passes), (1, 0));
+    t.no_repair = false;
+    t.map(&[0], &[]);
+    t.map(&[0, 1], &[]);
+    assert!(!t.cores[0].is_scrubbing());
+    t.rotten.is_empty() && t.cores[0].findings().deep > 0
+}
+
+#[test]
+fn a_scrub_begins_anew_when_its_primary_goes_on_to_the_next_interval() {
+    assert!(repairs_a_member_that_died(Config::default()));
+    #[cfg(feature = "mutants")]
+    {
+        let mutant = Some(crate::mutant::Mutant::ForgetScrubs);
+        assert!(!repairs_a_member_that_died(Config { mutant, ..Config::default() }), "this proves nothing");
+    }
+}
+
 #[test]
 fn many_writes_of_one_object_are_under_way_at_a_time_and_keep_their_order() {
     let mut t = two();

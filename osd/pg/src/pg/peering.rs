@@ -63,7 +63,7 @@ impl Stage {
     }
 }
 
-/// What only a primary has. Dropped whole at the end of its interval.
+/// What only a primary has. Dropped whole at the end of its interval, but for the scrub it was to do.
 #[derive(Debug)]
 pub(crate) struct Primary {
     pub(crate) stage: Stage,
@@ -210,7 +210,8 @@ impl PlacementGroup {
             let (old_lease, promises) = (p.old_lease, std::mem::take(&mut p.promises));
             let strays = std::mem::take(&mut p.strays);
             let strays = if self.cfg.is(Fault::ForgetStrays) { BTreeSet::new() } else { strays };
-            **p = Primary { old_lease, promises, strays, ..Primary::new() };
+            let scrub_wanted = p.scrub_left();
+            **p = Primary { old_lease, promises, strays, scrub_wanted, ..Primary::new() };
         }
         self.ask_infos(cx);
         self.moved(cx, from, by);

@@ -12,6 +12,9 @@
 //! digest), or if the log gives the object another version. It then counts as missing, and recovery brings a good one;
 //! never from a copy that differs from another good one: such objects are only listed.
 //!
+//! A scrub that was asked for or is under way outlives its interval as long as this osd stays the primary: it begins anew
+//! when the pg is clean. What it had found and a member could not note any more is found again.
+//!
 //! Invariants: a window is compared only while the pg is clean; a change inside it, by whomever, starts it again.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -20,6 +23,7 @@ use bytes::Bytes;
 use nacre_proto::ids::{ObjectId, OsdId, SnapId, Version};
 
 use super::operate::info_of;
+use super::peering::Primary;
 use super::{OnCommit, OnRead, PlacementGroup, Role};
 use crate::io::{Output, ReadFault, ReadItem, ReadValue, SlotKind, Step};
 use crate::log::{Change, MissingItem};
@@ -84,6 +88,13 @@ pub(crate) struct Wanted {
     deep: bool,
     /// It waits for no slot.
     at_once: bool,
+}
+
+impl Wanted {
+    /// One that does for both.
+    fn and(self, other: Wanted) -> Wanted {
+        Wanted { deep: self.deep || other.deep, at_once: self.at_once || other.at_once }
+    }
 }
 
 /// A scrub under way.
@@ -169,12 +180,19 @@ fn window_end(list: &[(ObjectId, Bytes)], more: bool, most: u64) -> Cursor {
     last.filter(|_| more).map_or(Cursor::Max, Cursor::At)
 }
 
+impl Primary {
+    /// What this primary still has to scrub, for the next time it becomes active.
+    pub(crate) fn scrub_left(&self) -> Option<Wanted> {
+        let begun = self.scrub.as_ref().map(|s| Wanted { deep: s.deep, at_once: s.at_once });
+        begun.into_iter().chain(self.scrub_wanted).reduce(Wanted::and)
+    }
+}
+
 impl PlacementGroup {
     /// A scrub is asked for: it begins when the pg is clean.
     pub(crate) fn want_scrub(&mut self, deep: bool, at_once: bool) {
         if let Role::Primary(p) = &mut self.role {
-            let before = p.scrub_wanted.unwrap_or_default();
-            p.scrub_wanted = Some(Wanted { deep: deep || before.deep, at_once: at_once || before.at_once });
+            p.scrub_wanted = Some(p.scrub_wanted.unwrap_or_default().and(Wanted { deep, at_once }));
             if let Some(s) = &mut p.scrub {
                 s.at_once |= at_once;
             }

@@ -12,6 +12,8 @@ mod operators;
 mod powercut;
 #[path = "objects/served.rs"]
 mod served;
+#[path = "objects/shards.rs"]
+mod shards;
 #[path = "objects/tools.rs"]
 mod tools;
 

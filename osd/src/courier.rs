@@ -2,7 +2,7 @@
 //!
 //! What a group relies on: over one connection everything arrives, in order; when a connection ends, whoever may have
 //! lost messages is told before anything later is sent or handed over. So after each connection the courier throws away
-//! what was queued until the shard has put a [`Item::Mark`] behind the point at which its groups were told.
+//! what a shard has queued until that shard has put an [`Item::Mark`] behind the point at which its groups were told.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 
 use crate::pulse::Pulse;
 use crate::shard::Event;
+use crate::shards::Shards;
 use crate::sight::Sight;
 
 /// How long an answer may take before the peer counts as silent since it was asked.
@@ -32,10 +33,10 @@ const ANSWER: Duration = Duration::from_millis(900);
 
 /// What waits for a peer.
 enum Item {
-    /// A message.
-    Say(Bytes),
-    /// Groups were told of the connection with this number: what follows belongs to it.
-    Mark(u64),
+    /// A message of a shard.
+    Say(usize, Bytes),
+    /// A shard's groups were told of the connection with this number: what it says next belongs to that.
+    Mark(usize, u64),
 }
 
 /// How a peer stands.
@@ -69,7 +70,7 @@ struct Way {
 pub struct Couriers {
     me: OsdId,
     node: Arc<Node>,
-    events: mpsc::UnboundedSender<Event>,
+    shards: Shards,
     ways: Mutex<BTreeMap<OsdId, Way>>,
     /// Who asks after which run of a peer. A new run has a new address, and what the old one's says of it is nothing.
     beats: Mutex<BTreeMap<OsdId, (Incarnation, JoinSet<()>)>>,
@@ -94,11 +95,11 @@ fn pulse_of(info: &OsdInfo) -> Option<Address> {
 
 impl Couriers {
     /// To nobody yet.
-    pub fn new(me: OsdId, node: Arc<Node>, events: mpsc::UnboundedSender<Event>, pulse: Pulse) -> Arc<Couriers> {
+    pub fn new(me: OsdId, node: Arc<Node>, shards: Shards, pulse: Pulse) -> Arc<Couriers> {
         Arc::new(Couriers {
             me,
             node,
-            events,
+            shards,
             ways: Mutex::default(),
             beats: Mutex::default(),
             signs: Arc::default(),
@@ -155,7 +156,7 @@ impl Couriers {
         let (queue, items) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         tasks.spawn(task.run());
-        tasks.spawn(deliver(osd, link.clone(), items, self.events.clone()));
+        tasks.spawn(deliver(osd, link.clone(), items, self.shards.clone()));
         Way { link, queue, _tasks: tasks }
     }
 
@@ -180,14 +181,19 @@ impl Couriers {
         }
     }
 
-    /// Says something to an OSD; it is lost, and the groups are told, if there is no connection.
-    pub fn say(&self, to: OsdId, said: Bytes) {
-        self.put(to, Item::Say(said));
+    /// A shard says something to an OSD; it is lost, and the groups are told, if there is no connection.
+    pub fn say(&self, shard: usize, to: OsdId, said: Bytes) {
+        self.put(to, Item::Say(shard, said));
     }
 
-    /// Groups were told of a connection: what comes now may go over it.
-    pub fn mark(&self, to: OsdId, connection: u64) {
-        self.put(to, Item::Mark(connection));
+    /// A shard's groups were told of a connection: what it says now may go over that.
+    pub fn mark(&self, shard: usize, to: OsdId, connection: u64) {
+        self.put(to, Item::Mark(shard, connection));
+    }
+
+    /// Its own pulse, to which the threads of shards are shown.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
     }
 
     /// Until another peer's process is known to be gone: that is to be reported at once.
@@ -210,27 +216,16 @@ impl Couriers {
 /// So many messages are taken at a time.
 const BATCH: usize = 64;
 
-async fn deliver(
-    osd: OsdId,
-    link: Link,
-    mut items: mpsc::UnboundedReceiver<Item>,
-    events: mpsc::UnboundedSender<Event>,
-) {
+async fn deliver(osd: OsdId, link: Link, mut items: mpsc::UnboundedReceiver<Item>, shards: Shards) {
     let mut connection = 0;
+    // Of which connection each shard's groups know.
+    let mut told = vec![0; shards.count()];
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let Ok(peer) = link.peer().await else { return };
         connection += 1;
-        if events.send(Event::Reset(osd, Some(connection))).is_err() {
+        if !shards.all(|| Event::Reset(osd, Some(connection))) {
             return;
-        }
-        // What was queued before the groups were told belongs to no connection.
-        loop {
-            match items.recv().await {
-                None => return,
-                Some(Item::Mark(told)) if told == connection => break,
-                Some(_) => {}
-            }
         }
         let mut over = std::pin::pin!(peer.over_with());
         'up: loop {
@@ -240,7 +235,15 @@ async fn deliver(
                 count = items.recv_many(&mut batch, BATCH) => if count == 0 { return },
             }
             for item in batch.drain(..) {
-                let Item::Say(said) = item else { continue };
+                let said = match item {
+                    Item::Mark(shard, now) => {
+                        told[shard] = now;
+                        continue;
+                    }
+                    // What was queued before the groups were told belongs to no connection.
+                    Item::Say(shard, _) if told[shard] != connection => continue,
+                    Item::Say(_, said) => said,
+                };
                 if let Err(error) = peer.notify_in_turn(method::SAY, Priority::Normal, Bytes::new(), said).await {
                     // Whatever the reason, it did not arrive: only a new connection can follow.
                     tracing::debug!(%osd, %error, "a message could not be sent");

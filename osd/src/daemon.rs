@@ -1,8 +1,8 @@
 //! The OSD as a process: from a data folder to a member of the cluster, and back down in order.
 //!
 //! The data folder holds `tls/` (identity and trusted authorities), `store/` (the local store), `maps` and `runs`, the
-//! count of its starts. One thread runs all that waits and all that decides: connections, the shard, the monitors' desk;
-//! another has the pulse.
+//! count of its starts. One thread runs the connections, the monitors' desk and the first shard; each further shard has
+//! one of its own; another has the pulse.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,14 +31,15 @@ use nacre_proto::v1::{
     FailureReport, FailureReports, MapCommand, OsdBeacon, OsdBoot, OsdStopping, PgReport, PgSet, PgTemp, Place, UpThru,
 };
 use nacre_store::{DiskStore, Fullness, Identity, ObjectStore, StoreConfig, StoreError};
-use tokio::sync::{mpsc, oneshot};
+use serde_json::{Map as Object, Value, json};
+use tokio::sync::mpsc;
 
 use crate::courier::Couriers;
-use crate::load::Load;
 use crate::maplog::MapLog;
 use crate::pulse::Pulse;
 use crate::service::{Desk, Guest};
-use crate::shard::{self, Event, Late, Outside, Reports, Shard};
+use crate::shard::{self, Event, Ground, Late, Outside, Shard};
+use crate::shards::{self, MOST, Shards};
 use crate::sight::{History, SightError};
 use crate::tuning::{self, Tuning};
 
@@ -70,6 +71,8 @@ nacre_net::options! {
         weight: Option<f64> = None, restart;
         /// Memory for its store, in bytes.
         memory: u64 = 256 << 20, restart, in 33_554_432 => 68_719_476_736;
+        /// Threads that share its placement groups among themselves; 0: one for each four cores of its host, at most 4.
+        shards: u64 = 0, restart, in 0 => MOST;
     }
 }
 
@@ -166,8 +169,9 @@ fn next_run(path: &Path) -> Result<u64, DaemonError> {
     Ok(run)
 }
 
-/// The shard's way out.
+/// A shard's way out.
 struct Out {
+    shard: usize,
     couriers: Arc<Couriers>,
     desk: Arc<Desk>,
     asks: mpsc::UnboundedSender<Ask>,
@@ -181,10 +185,10 @@ enum Ask {
 
 impl Outside for Out {
     fn say(&self, to: OsdId, said: Bytes) {
-        self.couriers.say(to, said);
+        self.couriers.say(self.shard, to, said);
     }
     fn mark(&self, to: OsdId, connection: u64) {
-        self.couriers.mark(to, connection);
+        self.couriers.mark(self.shard, to, connection);
     }
     fn ask(&self, pg: PgId, interval: Epoch, what: Request) {
         let _ = self.asks.send(Ask::Monitors(pg, interval, what));
@@ -200,6 +204,14 @@ impl Outside for Out {
     }
 }
 
+impl Drop for Out {
+    /// In the end nobody listens any more. Before that, a shard that is gone (it can only have panicked) leaves groups
+    /// that nobody steps: the process must not look alive.
+    fn drop(&mut self) {
+        let _ = self.asks.send(Ask::Broken(format!("shard {} has ended", self.shard)));
+    }
+}
+
 /// What the process is made of, once it stands.
 struct Running {
     me: OsdId,
@@ -210,10 +222,8 @@ struct Running {
     desk: Arc<Desk>,
     history: History,
     log: MapLog,
-    events: mpsc::UnboundedSender<Event>,
-    reports: Reports,
-    late: Late,
-    load: Arc<Load>,
+    ground: Ground,
+    late: Vec<Late>,
     store: Arc<DiskStore>,
     /// For what has been asked and not been answered.
     requests: Arc<nacre_net::conn::Budget>,
@@ -291,12 +301,13 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     let listener = Listener::bind(&node, Some(listen), Some(&socket)).await?;
     let (tcp, local) = parts(listener.address(), listen);
 
-    let (events, queue) = mpsc::unbounded_channel();
+    let wanted = if options.shards == 0 { shards::by_cores() } else { options.shards };
+    let (shards, queues) = Shards::new(wanted);
     let gate = Gate::new(Service::Osd, audit);
     let pulse = Pulse::start(&node, tcp.ip(), gate.clone()).await?;
     let heartbeat = pulse.address();
-    let couriers = Couriers::new(me, Arc::clone(&node), events.clone(), pulse);
-    let desk = Arc::new(Desk { events: events.clone(), gate, sight: RwLock::new(None), sessions: Mutex::default() });
+    let couriers = Couriers::new(me, Arc::clone(&node), shards.clone(), pulse);
+    let desk = Arc::new(Desk { shards: shards.clone(), gate, sight: RwLock::new(None), sessions: Mutex::default() });
     let usage = store.usage();
     let boot = OsdBoot {
         osd: me.0,
@@ -314,7 +325,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         class: options.class.clone(),
         weight_millionths: options.weight.map(|weight| (weight * 1e6).round() as u64),
     };
-    let reports = Reports::default();
+    let ground = Ground::new(me, shards, store.clone());
     let mut running = Running {
         me,
         run,
@@ -324,10 +335,8 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         desk,
         history,
         log,
-        events,
-        reports,
-        late: Late::default(),
-        load: Arc::default(),
+        ground,
+        late: Vec::new(),
         store,
         requests,
         boot,
@@ -336,21 +345,33 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
 
     running.catch_up(around).await?;
     let (asks, asked) = mpsc::unbounded_channel();
-    let shard = running.shard(asks)?;
-    running.late = shard.late();
+    let all = running.shards(&asks)?;
+    drop(asks);
+    running.late = all.iter().map(Shard::late).collect();
     around.admin.add("ops", "operations: in flight, slow, recent", {
-        let events = running.events.clone();
+        let shards = running.ground.shards.clone();
         move |_args| {
-            let (to, shown) = oneshot::channel();
-            let asked = events.send(Event::Ops(to));
+            let (to, mut shown) = mpsc::unbounded_channel();
+            let there = shards.all(move || Event::Ops(to.clone()));
             async move {
-                asked.map_err(|_| "the shard has ended".to_owned())?;
-                shown.await.map_err(|_| "the shard has ended".to_owned())
+                let mut parts = Vec::new();
+                while let Some(part) = shown.recv().await {
+                    parts.push(part);
+                }
+                if there { Ok(together(parts)) } else { Err("a shard has ended".to_owned()) }
             }
         }
     });
-    running.load = shard.work();
-    let shard = tokio::spawn(shard.run(queue));
+    let mut all = all.into_iter().zip(queues).enumerate();
+    let first = all.next().map(|(_, (shard, queue))| tokio::spawn(shard.run(queue)));
+    let mut threads = Vec::new();
+    for (index, (shard, queue)) in all {
+        let failed = |source| DaemonError::File { path: format!("the thread of shard {index}").into(), source };
+        let runtime = nacre_net::daemon::current_thread_runtime().map_err(failed)?;
+        running.couriers.pulse().watch(runtime.handle().clone());
+        let thread = std::thread::Builder::new().name(format!("shard-{index}"));
+        threads.push(thread.spawn(move || runtime.block_on(shard.run(queue))).map_err(failed)?);
+    }
     let serving = tokio::spawn({
         let desk = Arc::clone(&running.desk);
         listener.serve(Arc::clone(&node), move || Guest::new(Arc::clone(&desk)))
@@ -362,12 +383,21 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     }
     node.take_leave("the OSD stops").await;
     serving.abort();
-    let _ = running.events.send(Event::Stop);
-    if let Err(error) = shard.await {
-        tracing::error!(%error, "the shard had panicked");
+    running.ground.shards.all(|| Event::Stop);
+    if let Some(Err(error)) = match first {
+        Some(first) => Some(first.await),
+        None => None,
+    } {
+        tracing::error!(%error, "the first shard had panicked");
     }
-    let Running { store, .. } = running;
-    // The shard has let go of it, so this is the last one: what the journal holds needs no replay next time.
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a shard had panicked");
+        }
+    }
+    let Running { store, ground, .. } = running;
+    drop(ground);
+    // The shards have let go of it, so this is the last one: what the journal holds needs no replay next time.
     if let (Ok(()), Some(store)) = (&ended, Arc::into_inner(store)) {
         store.close()?;
     }
@@ -425,12 +455,16 @@ impl Running {
         }
     }
 
-    fn shard(&mut self, asks: mpsc::UnboundedSender<Ask>) -> Result<Shard<Out>, DaemonError> {
-        let out = Out { couriers: Arc::clone(&self.couriers), desk: Arc::clone(&self.desk), asks };
-        let store: Arc<dyn ObjectStore> = self.store.clone();
-        let (maps, events, reports) = (self.history.clone(), self.events.clone(), Arc::clone(&self.reports));
+    fn shards(&mut self, asks: &mpsc::UnboundedSender<Ask>) -> Result<Vec<Shard<Out>>, DaemonError> {
         self.spread();
-        Shard::load(self.me, Config::default(), store, maps, out, events, reports).map_err(DaemonError::Groups)
+        // Before any shard works: what it makes by itself is not among them.
+        let groups = self.store.collections()?;
+        let one = |shard: usize| {
+            let (couriers, desk) = (Arc::clone(&self.couriers), Arc::clone(&self.desk));
+            let out = Out { shard, couriers, desk, asks: asks.clone() };
+            Shard::load(shard, &self.ground, Config::default(), self.history.clone(), out, &groups)
+        };
+        (0..self.ground.shards.count()).map(one).collect::<Result<_, _>>().map_err(DaemonError::Groups)
     }
 
     /// The newest map, to those on this side of the shard.
@@ -463,7 +497,7 @@ impl Running {
                     if self.take(update)? {
                         self.spread();
                         if let Some(sight) = self.history.last() {
-                            let _ = self.events.send(Event::Sight(Arc::clone(sight)));
+                            self.ground.shards.all(|| Event::Sight(Arc::clone(sight)));
                         }
                         let epoch = self.epoch();
                         self.history.forget_before(Epoch(epoch.0.saturating_sub(1000)));
@@ -545,15 +579,19 @@ impl Running {
             return self.boot();
         }
         let usage = self.store.usage();
-        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut late = (0, String::new());
+        for of_shard in &self.late {
+            let (count, why) = of_shard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            late = (late.0 + count, if late.1.is_empty() { why } else { late.1 });
+        }
         let pgs: Vec<PgReport> = {
-            let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+            let reports = self.ground.reports.lock().unwrap_or_else(PoisonError::into_inner);
             let sight = self.history.last();
             let view = |pg| sight.and_then(|sight| sight.view(pg)).filter(|view| view.primary == Some(self.me));
             reports.values().filter_map(|report| Some(line(report, &*view(report.pg)?))).collect()
         };
         // For the next one.
-        let _ = self.events.send(Event::Report);
+        self.ground.shards.all(|| Event::Report);
         let beacon = OsdBeacon {
             osd: self.me.0,
             incarnation: self.run,
@@ -564,7 +602,7 @@ impl Running {
             slow_why: late.1,
             disk_errors: 0,
             pgs,
-            load: Some(self.load.message()),
+            load: Some(self.ground.load.message()),
         };
         let monitors = Arc::clone(&self.monitors);
         tokio::spawn(async move {
@@ -604,6 +642,31 @@ impl Running {
         let told = tokio::time::timeout(Duration::from_secs(2), execute(&self.monitors, stopping)).await;
         tracing::info!(took_ms = millis(began.elapsed()), told = matches!(told, Ok(Ok(()))), "said goodbye");
     }
+}
+
+/// What several shards show of their operations, as one: oldest first, as each of them has it.
+fn together(parts: Vec<Value>) -> Value {
+    let mut all = Object::new();
+    let (mut waiting, mut rate) = (Object::new(), 0.0);
+    for part in parts {
+        for (list, entries) in part.as_object().into_iter().flatten().filter(|(_, entries)| entries.is_array()) {
+            if let (Some(entries), Value::Array(list)) =
+                (entries.as_array(), all.entry(list).or_insert_with(|| json!([])))
+            {
+                list.extend(entries.iter().cloned());
+            }
+        }
+        for (class, count) in part["background"]["waiting"].as_object().into_iter().flatten() {
+            let before = waiting.get(class).and_then(Value::as_u64).unwrap_or(0);
+            waiting.insert(class.clone(), json!(before + count.as_u64().unwrap_or(0)));
+        }
+        rate += part["background"]["mib_s"].as_f64().unwrap_or(0.0);
+    }
+    for list in all.values_mut().filter_map(Value::as_array_mut) {
+        list.sort_by_key(|entry| std::cmp::Reverse(entry["age_us"].as_u64()));
+    }
+    all.insert("background".into(), json!({ "waiting": waiting, "mib_s": rate }));
+    Value::Object(all)
 }
 
 async fn execute(monitors: &MonClient, verb: Map) -> Result<(), Status> {

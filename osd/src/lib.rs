@@ -1,7 +1,7 @@
 //! The OSD daemon: one process that keeps the placement groups the cluster map gives it.
 //!
 //! - [`sight`]: the cluster map as groups see it, and the history of maps they have to follow.
-//! - [`shard`]: the task that owns groups and steps them.
+//! - [`shard`]: the task that owns groups and steps them. [`shards`]: which has which.
 //! - [`reads`]: what groups read, as calls on the store.
 //! - [`courier`], [`service`]: what goes out to other OSDs, what comes in from anybody.
 //! - [`load`]: what clients make it do, in counts.
@@ -22,6 +22,7 @@ pub mod pulse;
 pub mod reads;
 pub mod service;
 pub mod shard;
+pub mod shards;
 pub mod sight;
 mod slots;
 mod tuning;

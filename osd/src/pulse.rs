@@ -2,12 +2,12 @@
 //!
 //! The thread of the shard may stand for a while in which nothing is wrong, as when the store makes room. Were it to
 //! answer for its life, a busy OSD would be marked down, its groups would move, and all would be busier still. So the
-//! pulse answers, but not for ever: it notes when the other thread last turned, and falls silent when that is too long
-//! ago. A process that is frozen or dead has no pulse either.
+//! pulse answers, but not for ever: it notes when each of the other threads last turned, and falls silent when that is
+//! too long ago. A process that is frozen or dead has no pulse either.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,12 +22,12 @@ use nacre_proto::status::{Code, Status};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-/// For so long the other thread may stand still before this process counts as dead.
+/// For so long another thread may stand still before this process counts as dead.
 const STANDS: Duration = Duration::from_secs(8);
 /// It is asked to turn when it was not seen to for this long.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// When the thread of connections and shard last turned.
+/// When a thread of connections and shards last turned.
 #[derive(Debug)]
 struct Turns {
     began: Instant,
@@ -36,7 +36,15 @@ struct Turns {
     thread: Handle,
 }
 
+/// Those that are watched.
+type Watched = Arc<RwLock<Vec<Arc<Turns>>>>;
+
 impl Turns {
+    fn of(thread: Handle) -> Arc<Turns> {
+        let (last_ms, asked) = (AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Turns { began: Instant::now(), last_ms, asked, thread })
+    }
+
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -56,7 +64,15 @@ impl Turns {
 }
 
 /// Answers.
-struct Heart(Arc<Turns>, Gate);
+struct Heart(Watched, Gate);
+
+impl Heart {
+    /// All of them, so that each that has not turned lately is asked to.
+    fn beats(&self) -> bool {
+        let watched = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        watched.iter().filter(|turns| !turns.go_on()).count() == 0
+    }
+}
 
 impl Handler for Heart {
     fn request(&mut self, call: Call) {
@@ -71,8 +87,8 @@ impl Handler for Heart {
                 });
                 call.fail(&Status::new(Code::Denied, denied.to_string()));
             }
-            method::PING if self.0.go_on() => call.ok(Bytes::new(), Bytes::new()),
-            method::PING => call.fail(&Status::new(Code::Unavailable, "this OSD's main thread stands still")),
+            method::PING if self.beats() => call.ok(Bytes::new(), Bytes::new()),
+            method::PING => call.fail(&Status::new(Code::Unavailable, "a thread of this OSD stands still")),
             other => call.fail(&Status::new(Code::Unsupported, format!("method {other} is not a pulse's"))),
         }
     }
@@ -83,18 +99,15 @@ impl Handler for Heart {
 pub struct Pulse {
     runtime: Handle,
     address: SocketAddr,
+    watched: Watched,
     _end: oneshot::Sender<()>,
 }
 
 impl Pulse {
-    /// Starts it, listening at a free port. To be called on the thread whose turning it watches.
+    /// Starts it, listening at a free port. To be called on the first thread whose turning it watches.
     pub async fn start(node: &Arc<Node>, at: IpAddr, gate: Gate) -> Result<Pulse, ListenError> {
-        let turns = Arc::new(Turns {
-            began: Instant::now(),
-            last_ms: AtomicU64::new(0),
-            asked: AtomicBool::new(false),
-            thread: Handle::current(),
-        });
+        let watched = Watched::new(RwLock::new(vec![Turns::of(Handle::current())]));
+        let turns = Arc::clone(&watched);
         let (end, ended) = oneshot::channel();
         let (started, starts) = oneshot::channel();
         let node = Arc::clone(node);
@@ -121,7 +134,12 @@ impl Pulse {
         thread::Builder::new().name("pulse".into()).spawn(body).map_err(failed)?;
         let gone = |_| failed(std::io::Error::other("the thread of the pulse has ended"));
         let (runtime, address) = starts.await.map_err(gone)??;
-        Ok(Pulse { runtime, address, _end: end })
+        Ok(Pulse { runtime, address, watched, _end: end })
+    }
+
+    /// Watches another thread as well.
+    pub fn watch(&self, thread: Handle) {
+        self.watched.write().unwrap_or_else(PoisonError::into_inner).push(Turns::of(thread));
     }
 
     /// Where the others feel it.

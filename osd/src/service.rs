@@ -5,24 +5,25 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
-use nacre_net::conn::{Call, End, Handler, Notice, Peer};
+use nacre_net::conn::{Call, End, Handler, Notice, Peer, Responder};
 use nacre_net::frame::Priority;
 use nacre_net::identity::gate::{Caller, Denied};
 use nacre_net::identity::{Access, Gate, Identity, Ops, Service};
 use nacre_pg::format::{Codec, FormatError};
 use nacre_pg::op::Op;
-use nacre_pg::wire::{self, Ask, List, Look, Said, Tell, Told, method};
+use nacre_pg::wire::{self, Ask, List, Look, PgLine, Said, Tell, Told, method};
 use nacre_proto::ids::{OsdId, PgId, SessionId};
 use nacre_proto::status::{Code, Status};
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc;
 
 use crate::shard::Event;
+use crate::shards::Shards;
 use crate::sight::Sight;
 
 /// What all connections share.
 pub struct Desk {
-    /// The shard's queue.
-    pub events: UnboundedSender<Event>,
+    /// Who has the groups.
+    pub shards: Shards,
     /// Who may do what.
     pub gate: Gate,
     /// The newest map.
@@ -153,6 +154,23 @@ enum Wanted {
     Tell(Tell),
 }
 
+/// Asks every shard for its lines, and answers when all have given them.
+fn look_at(shards: &Shards, look: &Look, responder: Responder) {
+    let (to, mut parts) = mpsc::unbounded_channel();
+    match look.only {
+        Some(pg) => shards.send(pg, Event::Look(look.clone(), to)),
+        None => drop(shards.all(move || Event::Look(look.clone(), to.clone()))),
+    }
+    tokio::spawn(async move {
+        let mut lines = Vec::new();
+        while let Some(part) = parts.recv().await {
+            lines.extend(part);
+        }
+        lines.sort_by_key(|line: &PgLine| line.pg);
+        responder.ok(Bytes::new(), wire::encode(&lines), None);
+    });
+}
+
 impl Handler for Guest {
     fn opened(&mut self, peer: &Peer) {
         self.osd = peer.info().identity.name.as_osd();
@@ -168,16 +186,16 @@ impl Handler for Guest {
             _ => match self.desk.ask(&call) {
                 Ok(event) => {
                     let responder = call.into_responder();
-                    let event = match event {
-                        Wanted::Ask(ask) => Event::Ask(ask, responder, Instant::now()),
-                        Wanted::List(list) => Event::List(list, responder),
-                        Wanted::Look(look) => Event::Look(look, responder),
+                    let shards = &self.desk.shards;
+                    match event {
+                        Wanted::Ask(ask) => shards.send(ask.pg, Event::Ask(ask, responder, Instant::now())),
+                        Wanted::List(list) => shards.send(list.pg, Event::List(list, responder)),
+                        Wanted::Look(look) => look_at(shards, &look, responder),
                         Wanted::Tell(tell) => {
                             responder.ok(Bytes::new(), Bytes::new(), None);
-                            Event::Order(tell.pg, tell.order)
+                            shards.send(tell.pg, Event::Order(tell.pg, tell.order));
                         }
-                    };
-                    let _ = self.desk.events.send(event);
+                    }
                 }
                 Err(status) => call.fail(&status),
             },
@@ -191,8 +209,7 @@ impl Handler for Guest {
             return peer.close("only OSDs speak to placement groups directly");
         };
         match decoded::<Said>(&notice.data) {
-            // The shard is gone only when the daemon ends.
-            Ok(said) => drop(self.desk.events.send(Event::Said(from, said))),
+            Ok(said) => self.desk.shards.send(said.pg, Event::Said(from, said)),
             Err(status) => {
                 // A message lost is a connection lost: groups rely on getting all of them.
                 tracing::error!(%from, %status, "a message between replicas was not understood");
@@ -211,7 +228,7 @@ impl Handler for Guest {
             }
         }
         if let Some(osd) = self.osd {
-            let _ = self.desk.events.send(Event::Reset(osd, None));
+            self.desk.shards.all(|| Event::Reset(osd, None));
         }
     }
 }

@@ -18,7 +18,7 @@ use nacre_pg::op::SnapContext;
 use nacre_proto::ids::{Epoch, ObjectId, PoolId, SnapId, Stamp, Uuid};
 use nacre_proto::v1::map_command::Verb;
 use nacre_proto::v1::{Fence, MapCommand, OsdBoot, PoolCreate};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 
@@ -75,10 +75,11 @@ impl Stage {
     async fn new() -> Stage {
         let network = Network::new();
         let authority = Authority::create(ClusterId([3; 16]), UnixTime::now(), Duration::from_secs(1 << 20)).unwrap();
-        let (events, shard) = mpsc::unbounded_channel();
+        let (shards, mut queues) = Shards::new(1);
+        let shard = queues.remove(0);
         let heard = Arc::new(Heard::default());
         let gate = Gate::new(Service::Osd, heard.clone());
-        let desk = Arc::new(Desk { events, gate, sight: RwLock::default(), sessions: Mutex::default() });
+        let desk = Arc::new(Desk { shards, gate, sight: RwLock::default(), sessions: Mutex::default() });
         let map = map();
         let id = |name: &str| *map.pools.iter().find(|(_, pool)| pool.name == name).unwrap().0;
         let pools = [id("vms"), id("other")];

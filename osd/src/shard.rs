@@ -1,14 +1,17 @@
 //! A shard: one task that owns placement groups outright. Events come in through one queue; what the groups ask for
 //! goes to the store, to the peers' couriers, to the monitors' desk, or back to the client that waits.
 //!
-//! It runs on the thread of the connections: what a socket brings, the group's step and what goes out again are one
-//! wake-up. A thread of its own cost two more for each message, which was a third of a small write.
+//! The first runs on the thread of the connections: what a socket brings, the group's step and what goes out again are
+//! one wake-up. Each further one has a thread of its own, which costs two more for each message (a third of a small
+//! write); it is worth that where one core is not enough. Which group is where: [`crate::shards`].
 //!
 //! Invariants:
 //! - a group is stepped by this task alone, its outputs are carried out in order before its next step;
 //! - maps reach every group in order and without gaps;
 //! - a message or request made under a newer map waits until that map has come;
-//! - an answer of an older core (a group that was removed and made again) is recognised by its number and dropped.
+//! - an answer of an older core (a group that was removed and made again) is recognised by its number and dropped;
+//! - a group that a split makes begins with the map of that split; until its parent has made it, or is known not to,
+//!   nothing that comes for it is looked at ([`follow`]).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
@@ -35,7 +38,6 @@ use nacre_proto::txn::Transaction;
 use nacre_store::{Fullness, ObjectStore, StoreError};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::sync::oneshot;
 
 mod follow;
 mod ops;
@@ -49,8 +51,9 @@ use room::{RETRY, Scrubbed, Stuck};
 
 use crate::load::{Load, Meter};
 use crate::reads;
+use crate::shards::Shards;
 use crate::sight::{History, Sight};
-use crate::slots::Slots;
+use crate::slots::Slot;
 use crate::tuning::Tuning;
 
 /// So many events are taken before connections get their turn again.
@@ -76,14 +79,31 @@ pub enum Event {
     Committed(PgId, u64, TxnId, Result<(), StoreError>),
     /// An operator orders.
     Order(PgId, Order),
-    /// An operator looks.
-    Look(Look, Responder),
+    /// An operator looks at the groups that are here.
+    Look(Look, UnboundedSender<Vec<PgLine>>),
     /// Somebody wants to see the operations.
-    Ops(oneshot::Sender<Value>),
+    Ops(UnboundedSender<Value>),
+    /// What a split in this epoch made of a group's parent, which may be in another shard; none if it was not there.
+    Adopt(PgId, Epoch, Option<Box<PlacementGroup>>),
+    /// A core has a slot now, or has it no longer.
+    Slot(Slot),
     /// How the groups are is wanted: see [`Reports`].
     Report,
     /// The daemon ends.
     Stop,
+}
+
+impl Event {
+    /// The group it is for, where that may be one that is still to be made.
+    fn goes_to(&self) -> Option<PgId> {
+        match self {
+            Event::Said(_, said) => Some(said.pg),
+            Event::Ask(ask, ..) => Some(ask.pg),
+            Event::List(list, _) => Some(list.pg),
+            Event::Order(pg, _) => Some(*pg),
+            _ => None,
+        }
+    }
 }
 
 /// What groups want from beyond their store and their clients. The daemon's side of a shard.
@@ -108,13 +128,39 @@ pub type Reports = Arc<Mutex<BTreeMap<PgId, Report>>>;
 /// How many operations are open for too long, and what the oldest waits for.
 pub type Late = Arc<Mutex<(usize, String)>>;
 
+/// What the shards of an OSD share.
+#[derive(Clone)]
+pub struct Ground {
+    /// Whose.
+    pub me: OsdId,
+    /// All of them.
+    pub shards: Shards,
+    /// Where bytes are kept.
+    pub store: Arc<dyn ObjectStore>,
+    /// Filled by each with its groups.
+    pub reports: Reports,
+    /// What clients make them do.
+    pub load: Arc<Load>,
+    /// The beginning of time for all groups: one that is handed over knows moments.
+    pub started: Instant,
+}
+
+impl Ground {
+    /// Of shards that begin now.
+    pub fn new(me: OsdId, shards: Shards, store: Arc<dyn ObjectStore>) -> Ground {
+        Ground { me, shards, store, reports: Reports::default(), load: Arc::default(), started: Instant::now() }
+    }
+}
+
 /// See the module.
 pub struct Shard<O> {
+    /// Which of the OSD's.
+    index: usize,
     me: OsdId,
     cfg: Arc<Config>,
     store: Arc<dyn ObjectStore>,
     outside: O,
-    events: UnboundedSender<Event>,
+    shards: Shards,
     reports: Reports,
     maps: History,
     groups: BTreeMap<PgId, (u64, PlacementGroup)>,
@@ -127,6 +173,10 @@ pub struct Shard<O> {
     /// The last transaction of each group.
     submitted: BTreeMap<PgId, TxnId>,
     early: VecDeque<(Epoch, Event)>,
+    /// Groups that a split is to make here, with what has come for them.
+    expected: BTreeMap<PgId, Vec<Event>>,
+    /// Groups that a split is to make of groups here, and of which.
+    owed: BTreeMap<PgId, PgId>,
     waiting: BTreeMap<OpId, (Responder, Meter)>,
     load: Arc<Load>,
     ops: Ops,
@@ -139,7 +189,6 @@ pub struct Shard<O> {
     armed: HashMap<u64, TimerId>,
     next_timer: u64,
     work: VecDeque<(PgId, u64, Input)>,
-    slots: Slots,
     pace: Pace,
     tuning: Tuning,
     /// Groups whose last transaction found no room. What they ask for from then on waits behind it, and so does what
@@ -154,24 +203,26 @@ pub struct Shard<O> {
 }
 
 impl<O: Outside> Shard<O> {
-    /// With all groups of the store, brought up to the newest map. Maps in which this OSD's run had not begun give
-    /// them no role.
+    /// With those of these groups that are its own, brought up to the newest map. Maps in which this OSD's run had not
+    /// begun give them no role. To be called for all shards before any of them runs: what splits of long ago make of one
+    /// shard's groups for another is handed over then, ahead of everything else.
     pub fn load(
-        me: OsdId,
+        index: usize,
+        ground: &Ground,
         cfg: Config,
-        store: Arc<dyn ObjectStore>,
         maps: History,
         outside: O,
-        events: UnboundedSender<Event>,
-        reports: Reports,
+        groups: &[PgId],
     ) -> Result<Shard<O>, String> {
+        let Ground { me, shards, store, reports, load, started } = ground.clone();
         let tuning = Tuning::of(maps.last().map_or(&ClusterMap::empty(Uuid([0; 16])), |sight| &sight.map), me);
         let mut shard = Shard {
+            index,
             me,
             cfg: Arc::new(cfg),
             store,
             outside,
-            events,
+            shards,
             reports,
             maps,
             groups: BTreeMap::new(),
@@ -181,17 +232,18 @@ impl<O: Outside> Shard<O> {
             leaving: BTreeMap::new(),
             submitted: BTreeMap::new(),
             early: VecDeque::new(),
+            expected: BTreeMap::new(),
+            owed: BTreeMap::new(),
             waiting: BTreeMap::new(),
             ops: Ops::default(),
             late: Late::default(),
             stepped: Time(0),
-            load: Arc::default(),
+            load,
             next_op: 0,
             timers: BinaryHeap::new(),
             armed: HashMap::new(),
             next_timer: 0,
             work: VecDeque::new(),
-            slots: Slots::new([1, 1, 1]),
             pace: Pace::new(tuning.slowdown),
             tuning,
             stuck: BTreeMap::new(),
@@ -199,21 +251,16 @@ impl<O: Outside> Shard<O> {
             fullness: Fullness::Ok,
             looked: Instant::now(),
             scrubbed: BTreeMap::new(),
-            started: Instant::now(),
+            started,
         };
         shard.tune();
-        shard.load_groups()?;
+        shard.load_groups(groups)?;
         Ok(shard)
     }
 
     /// Where to read which operations are late; as new as the last [`Event::Report`].
     pub fn late(&self) -> Late {
         Arc::clone(&self.late)
-    }
-
-    /// What clients make it do.
-    pub fn work(&self) -> Arc<Load> {
-        Arc::clone(&self.load)
     }
 
     /// Runs until told to stop.
@@ -284,6 +331,10 @@ impl<O: Outside> Shard<O> {
     }
 
     fn take(&mut self, event: Event) {
+        if let Some(held) = event.goes_to().and_then(|pg| self.expected.get_mut(&pg)) {
+            held.push(event);
+            return;
+        }
         match event {
             Event::Sight(sight) => self.on_sight(sight),
             Event::Said(from, said) => self.on_said(from, said),
@@ -316,7 +367,7 @@ impl<O: Outside> Shard<O> {
                     self.work.push_back((pg, *core, Input::Order(order)));
                 }
             }
-            Event::Look(look, responder) => {
+            Event::Look(look, to) => {
                 let wanted = self.groups.iter().filter(|(pg, _)| look.only.is_none_or(|only| only == **pg));
                 let mut lines: Vec<PgLine> = wanted.map(|(_, (_, group))| line(group)).collect();
                 for line in &mut lines {
@@ -324,10 +375,10 @@ impl<O: Outside> Shard<O> {
                         line.why = format!("waits for room on {}, whose device is full", self.me);
                     }
                 }
-                responder.ok(Bytes::new(), wire::encode(&lines), None);
+                // Whoever asked may have gone.
+                let _ = to.send(lines);
             }
             Event::Ops(to) => {
-                // Whoever asked may have gone.
                 let mut shown = self.ops.show(self.now(), |pg| self.cause(pg));
                 shown["background"] = self.pace.show();
                 let _ = to.send(shown);
@@ -335,13 +386,16 @@ impl<O: Outside> Shard<O> {
             Event::Report => {
                 {
                     let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-                    *reports = self.groups.iter().map(|(pg, (_, group))| (*pg, group.report())).collect();
+                    reports.retain(|pg, _| self.shards.of(*pg) != self.index);
+                    reports.extend(self.groups.iter().map(|(pg, (_, group))| (*pg, group.report())));
                 }
                 let (count, oldest) = self.ops.late(self.now(), self.tuning.slow_after);
                 let why = oldest.map(|pg| format!("the oldest in pg {pg}: {}", self.cause(pg)));
                 *self.late.lock().unwrap_or_else(PoisonError::into_inner) = (count, why.unwrap_or_default());
                 self.begin_scrubs();
             }
+            Event::Adopt(pg, epoch, child) => self.adopt(pg, epoch, child),
+            Event::Slot(slot) => self.told_slot(slot),
             Event::Stop => {}
         }
     }
@@ -385,12 +439,10 @@ impl<O: Outside> Shard<O> {
             }
             Output::Reply { op, reply } => self.answer(op, &reply),
             Output::Ask(Request::Slot { kind, holder, priority }) => {
-                let told = self.slots.ask(pg, core, kind, holder, priority);
-                self.tell_slots(told);
+                self.work_slots(|slots| slots.ask(pg, core, kind, holder, priority));
             }
             Output::Ask(Request::Release { kind, holder }) => {
-                let told = self.slots.release(pg, core, kind, holder);
-                self.tell_slots(told);
+                self.work_slots(|slots| slots.release(pg, core, kind, holder));
             }
             Output::Ask(what) => self.outside.ask(pg, interval, what),
             Output::Arm { id, at } => {
@@ -403,12 +455,8 @@ impl<O: Outside> Shard<O> {
                 self.reports.lock().unwrap_or_else(PoisonError::into_inner).insert(pg, *report);
             }
             Output::Born(child) => {
-                let (child, number) = (*child, self.number());
-                let id = child.id();
-                self.groups.insert(id, (number, child));
-                if let Some(view) = self.maps.last().and_then(|sight| sight.view(id)) {
-                    self.work.push_back((id, number, Input::Map(view)));
-                }
+                self.owed.remove(&child.id());
+                self.hand_over(child.id(), child.epoch(), Some(child));
             }
             Output::Gone => {
                 let last = self.submitted.get(&pg).copied().unwrap_or(TxnId(0));
@@ -433,7 +481,10 @@ impl<O: Outside> Shard<O> {
             }),
         };
         match to {
-            Some((pg, osd)) if osd == self.me => self.on_said(osd, Said { pg, msg }),
+            Some((pg, osd)) if osd == self.me && self.shards.of(pg) == self.index => {
+                self.take(Event::Said(osd, Said { pg, msg }));
+            }
+            Some((pg, osd)) if osd == self.me => self.shards.send(pg, Event::Said(osd, Said { pg, msg })),
             Some((pg, osd)) => self.outside.say(osd, wire::encode(&Said { pg, msg })),
             None => {}
         }
@@ -441,11 +492,8 @@ impl<O: Outside> Shard<O> {
 
     fn submit(&mut self, pg: PgId, core: u64, id: TxnId, txn: Transaction) {
         self.submitted.insert(pg, id);
-        let events = self.events.clone();
-        let done = Box::new(move |result| {
-            // The shard is gone only when the daemon ends.
-            let _ = events.send(Event::Committed(pg, core, id, result));
-        });
+        let shards = self.shards.clone();
+        let done = Box::new(move |result| shards.send(pg, Event::Committed(pg, core, id, result)));
         // Kept for another try where room is short; its payloads are shared.
         let again = (self.fullness > Fullness::Ok).then(|| txn.clone());
         match (self.store.submit(txn, done), again) {
@@ -472,8 +520,7 @@ impl<O: Outside> Shard<O> {
         self.stuck.remove(&pg);
         self.scrubbed.remove(&pg);
         self.ops.forget(pg);
-        let told = self.slots.dropped(pg, core);
-        self.tell_slots(told);
+        self.work_slots(|slots| slots.dropped(pg, core));
     }
 
     fn answer(&mut self, op: OpId, reply: &Reply) {

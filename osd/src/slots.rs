@@ -14,7 +14,7 @@ const MUCH: u8 = 20;
 
 /// One slot, asked for or held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Slot {
+pub struct Slot {
     pub(crate) pg: PgId,
     pub(crate) core: u64,
     pub(crate) kind: SlotKind,

@@ -100,6 +100,12 @@ pub(super) const OSD_DEFAULTS: Part = Part {
         ),
         key("class", "name", Toml("\"ssd\""), "The device class, by which pools choose devices."),
         key("memory", "size", Toml("\"256MiB\""), "The memory it may use, at least 64MiB."),
+        key(
+            "shards",
+            "number",
+            Toml("0"),
+            "Threads that share its placement groups among themselves; 0: one for each four cores of the host, at most 4.",
+        ),
     ],
 };
 
@@ -116,6 +122,7 @@ pub(super) const OSD: Part = Part {
         key("class", "name", Follows("`[osd_defaults]`"), "The device class."),
         key("weight", "number", Follows("the size in TiB"), "Its share of the data against other OSDs, 0 to 10000."),
         key("memory", "size", Follows("`[osd_defaults]`"), "The memory it may use."),
+        key("shards", "number", Follows("`[osd_defaults]`"), "Threads that share its placement groups."),
         key("location", "location", Follows("that of its host"), "Where it stands in the crush tree."),
     ],
 };

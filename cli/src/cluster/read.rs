@@ -8,7 +8,8 @@ use toml::de::{DeTable, DeValue};
 use super::file::{Given, Origin, Reader, Section, Size, describe};
 use super::keys::{self, LEVELS, Part};
 use super::schema::{
-    Cluster, Copies, Daemon, Dashboard, Host, Location, MonNumber, Name, Objects, Osd, OsdNumber, Pool, Port, Share,
+    Cluster, Copies, Daemon, Dashboard, Host, Location, MonNumber, Name, Objects, Osd, OsdNumber, Pool, Port, Shards,
+    Share,
 };
 
 /// The cluster of a file; none if it has not even a name. Problems are left with the reader.
@@ -243,6 +244,7 @@ fn read_osds<'a>(r: &mut Reader<'a>, top: Section<'a>, ground: &mut Ground<'_>, 
         size: r.get(defaults, "size"),
         class: r.get(defaults, "class"),
         memory: r.get(defaults, "memory"),
+        shards: r.get(defaults, "shards"),
     };
     match roster(r, top, "osds", &keys::OSD, 10000) {
         Roster::Count(count) => (0..count).map(|at| read_osd(r, at, None, &defaults, ground, data)).collect(),
@@ -256,6 +258,7 @@ struct OsdDefaults {
     size: Given<Size>,
     class: Given<Name>,
     memory: Given<Size>,
+    shards: Given<Shards>,
 }
 
 fn read_osd<'a>(
@@ -300,6 +303,7 @@ fn read_osd<'a>(
         class: r.optional(part, "class").unwrap_or_else(|| defaults.class.clone()),
         weight,
         memory: r.optional(part, "memory").unwrap_or_else(|| defaults.memory.clone()),
+        shards: r.optional(part, "shards").unwrap_or_else(|| defaults.shards.clone()),
         location,
     }
 }

@@ -58,6 +58,7 @@ pub(crate) struct Osd {
     pub(crate) class: Given<Name>,
     pub(crate) weight: Given<Share>,
     pub(crate) memory: Given<Size>,
+    pub(crate) shards: Given<Shards>,
     pub(crate) location: Given<Location>,
 }
 
@@ -165,6 +166,10 @@ bounded!(
 bounded!(
     /// The number of an OSD.
     OsdNumber(u32), 0..=99999, "an OSD's number"
+);
+bounded!(
+    /// Threads of an OSD that have placement groups.
+    Shards(u32), 0..=64, "a number of threads, at most 64"
 );
 bounded!(
     /// How many objects.

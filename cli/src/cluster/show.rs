@@ -95,6 +95,7 @@ fn parts(cluster: &Cluster) -> Vec<(&'static str, &'static str, Vec<Row>)> {
             text("class", &osd.class),
             number("weight", &osd.weight),
             size("memory", &osd.memory),
+            number("shards", &osd.shards),
             location(&osd.location),
         ]);
         parts.push(("[[osds]]", "osds", rows));

@@ -115,6 +115,7 @@ struct OsdSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     weight: Option<f64>,
     memory: u64,
+    shards: u32,
 }
 
 /// Identity, configuration and an empty store for each OSD that has none. A store that is there is kept whatever it is:
@@ -145,6 +146,7 @@ fn provision_osds(cluster: &Cluster, layout: &Layout, authority: &Source) -> any
                 // Otherwise it weighs what its store turns out to hold.
                 weight: osd.weight.from.span().map(|_| osd.weight.value.0),
                 memory: osd.memory.value.0,
+                shards: osd.shards.value.0,
             },
             all: All { run_dir: absolute(&layout.0.join("run"))?, log_level: "info" },
         };

@@ -11,7 +11,8 @@ use nacre_proto::ids::{Epoch, PgId, SessionId, Version};
 use nacre_proto::txn::{Transaction, TxnOp};
 use nacre_store::{ObjectStore, StoreError};
 
-use super::{Outside, Shard};
+use super::{Event, Outside, Shard};
+use crate::shards::births;
 use crate::sight::Sight;
 use crate::tuning::Tuning;
 
@@ -38,13 +39,17 @@ impl<O: Outside> Shard<O> {
     pub(super) fn on_sight(&mut self, sight: Arc<Sight>) {
         // What is under way was asked under older maps.
         self.drain();
+        let before = self.maps.last().cloned();
+        self.maps.push(Arc::clone(&sight));
+        if let Some(before) = &before {
+            self.expect(births(&before.map, &sight.map));
+        }
         self.feed(&sight);
         self.drain();
+        self.settle_births();
         let tuning = Tuning::of(&sight.map, self.me);
-        let before = self.maps.last().cloned();
         let known = |session: &SessionId| before.as_ref().is_some_and(|before| before.map.is_fenced(*session));
         let fenced: Vec<SessionId> = sight.map.fenced.keys().filter(|session| !known(session)).copied().collect();
-        self.maps.push(sight);
         for session in fenced {
             for (pg, (core, _)) in &self.groups {
                 self.work.push_back((*pg, *core, Input::Order(Order::SessionGone(session))));
@@ -72,6 +77,78 @@ impl<O: Outside> Shard<O> {
                 None => self.remove(pg),
             }
         }
+        let gone: Vec<PgId> = self.expected.keys().filter(|pg| sight.view(**pg).is_none()).copied().collect();
+        for pg in gone {
+            self.owed.retain(|child, parent| *child != pg && *parent != pg);
+            for event in self.expected.remove(&pg).unwrap_or_default() {
+                self.take(event);
+            }
+        }
+    }
+
+    /// A map splits groups.
+    fn expect(&mut self, births: Vec<(PgId, PgId)>) {
+        for (child, parent) in births {
+            if self.shards.of(child) == self.index {
+                self.expected.entry(child).or_default();
+            }
+            if self.shards.of(parent) == self.index {
+                self.owed.insert(child, parent);
+            }
+        }
+    }
+
+    /// Of groups that a split was to make of groups here: those that are not made, because this OSD has no such parent.
+    /// One that waits for room, or is itself still to be made, makes them later.
+    pub(super) fn settle_births(&mut self) {
+        let comes = |parent: &PgId| self.stuck.contains_key(parent) || self.expected.contains_key(parent);
+        let void: Vec<PgId> = self.owed.iter().filter(|(_, parent)| !comes(parent)).map(|(child, _)| *child).collect();
+        for child in void {
+            self.owed.remove(&child);
+            self.hand_over(child, self.epoch(), None);
+        }
+    }
+
+    /// To the shard that has the group from now on.
+    pub(super) fn hand_over(&mut self, pg: PgId, epoch: Epoch, child: Option<Box<PlacementGroup>>) {
+        if self.shards.of(pg) == self.index {
+            self.adopt(pg, epoch, child);
+        } else {
+            self.shards.send(pg, Event::Adopt(pg, epoch, child));
+        }
+    }
+
+    /// What a split made, in this epoch: it follows the maps from there on, as its parent did.
+    pub(super) fn adopt(&mut self, pg: PgId, epoch: Epoch, child: Option<Box<PlacementGroup>>) {
+        if epoch > self.epoch() {
+            // The other shard is ahead.
+            self.early.push_back((epoch, Event::Adopt(pg, epoch, child)));
+            return;
+        }
+        let made = child.is_some();
+        if let Some(child) = child {
+            let number = self.number();
+            self.groups.insert(pg, (number, *child));
+            if self.maps.last().is_some_and(|sight| sight.view(pg).is_none()) {
+                self.remove(pg);
+            } else {
+                for epoch in epoch.0..=self.epoch().0 {
+                    match self.maps.get(Epoch(epoch)).and_then(|sight| sight.view(pg)) {
+                        Some(view) => self.work.push_back((pg, number, Input::Map(view))),
+                        None => {
+                            self.outside.broken(format!("pg {pg} was split off in epoch {epoch}, whose map is gone"))
+                        }
+                    }
+                }
+            }
+        }
+        for event in self.expected.remove(&pg).unwrap_or_default() {
+            self.take(event);
+        }
+        if !made {
+            self.make_groups();
+        }
+        self.settle_births();
     }
 
     /// The pool is gone, and with it the group.
@@ -87,8 +164,10 @@ impl<O: Outside> Shard<O> {
     /// followed through the maps. If these no longer reach back so far, whoever holds the group tells us.
     pub(super) fn make_groups(&mut self) {
         let Some(last) = self.maps.last().cloned() else { return };
-        let missing: Vec<PgId> =
-            last.led_by(self.me).filter(|pg| !self.groups.contains_key(pg) && !self.leaving.contains_key(pg)).collect();
+        let has =
+            |pg: &PgId| self.groups.contains_key(pg) || self.leaving.contains_key(pg) || self.expected.contains_key(pg);
+        let mine = |pg: &PgId| self.shards.of(*pg) == self.index;
+        let missing: Vec<PgId> = last.led_by(self.me).filter(|pg| mine(pg) && !has(pg)).collect();
         for pg in missing {
             let Some(made) = last.map.pools.get(&pg.pool).map(|pool| pool.created_in) else { continue };
             let Some((view, interval, past)) = self.followed(pg, made) else { continue };
@@ -117,11 +196,11 @@ impl<O: Outside> Shard<O> {
         Some((before, interval, past))
     }
 
-    pub(super) fn load_groups(&mut self) -> Result<(), String> {
+    pub(super) fn load_groups(&mut self, groups: &[PgId]) -> Result<(), String> {
         let floor = self.epoch();
         let now = self.now();
         (self.floor, self.began) = (floor, now);
-        for pg in self.store.collections().map_err(|error| error.to_string())? {
+        for pg in groups.iter().copied().filter(|pg| self.shards.of(*pg) == self.index).collect::<Vec<_>>() {
             let failed = |error: &dyn std::fmt::Display| format!("pg {pg}: {error}");
             if self.maps.last().is_some_and(|sight| sight.view(pg).is_none()) {
                 self.remove(pg);
@@ -146,3 +225,7 @@ impl<O: Outside> Shard<O> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "follow_test.rs"]
+mod tests;

@@ -126,7 +126,7 @@ impl Ops {
         (late.count(), oldest)
     }
 
-    /// All of it, oldest first. `cause` says what a pg's operations wait for.
+    /// All of it, oldest first. `age_us` tells how long ago each was asked, so that several shards' can be put together. `cause` says what a pg's operations wait for.
     pub(super) fn show(&self, now: Time, cause: impl Fn(PgId) -> String) -> Value {
         let open: Vec<Value> = self.open.values().map(|entry| entry.show(now.0, Some(cause(entry.pg)))).collect();
         let over = |ring: &VecDeque<Entry>| ring.iter().map(|entry| entry.show(now.0, None)).collect::<Vec<Value>>();
@@ -153,6 +153,7 @@ impl Entry {
             "object": String::from_utf8_lossy(&self.oid.name),
             "what": if self.count > 1 { format!("{} and {} more", self.first, self.count - 1) } else { self.first.into() },
             "stage": stage,
+            "age_us": us(self.asked, now),
             "took_us": us(self.asked, end),
             "queued_us": us(self.asked, self.begun),
             "waiting_us": us(self.begun, ordered),

@@ -12,7 +12,7 @@ use nacre_pg::state::Config;
 use nacre_store::Fullness;
 
 use super::{Outside, Shard};
-use crate::slots::Slot;
+use crate::slots::{Slot, Slots};
 use crate::tuning::Tuning;
 
 /// A group that waits for room.
@@ -79,8 +79,7 @@ impl<O: Outside> Shard<O> {
     pub(super) fn tune(&mut self) {
         let Tuning { backfills, scrubs, .. } = self.tuning;
         let remote = if self.fullness >= Fullness::Backfill { 0 } else { backfills };
-        let told = self.slots.limit([backfills, remote, scrubs]);
-        self.tell_slots(told);
+        self.work_slots(|slots| slots.limit([backfills, remote, scrubs]));
         self.pace.allow(self.tuning.slowdown);
         let Tuning { log_max, recover, repair, .. } = self.tuning;
         let recover_active = (recover / backfills.max(1)).max(1);
@@ -92,10 +91,14 @@ impl<O: Outside> Shard<O> {
         }
     }
 
-    pub(super) fn tell_slots(&mut self, told: Vec<Slot>) {
-        for Slot { pg, core, kind, holder, held, .. } in told {
-            self.work.push_back((pg, core, Input::Slot { kind, holder, granted: held }));
-        }
+    /// Works on the OSD's slots, and tells those whom that concerns.
+    pub(super) fn work_slots(&mut self, work: impl FnOnce(&mut Slots) -> Vec<Slot>) {
+        let shards = self.shards.clone();
+        shards.slots(work, |slot| self.told_slot(slot));
+    }
+
+    pub(super) fn told_slot(&mut self, Slot { pg, core, kind, holder, held, .. }: Slot) {
+        self.work.push_back((pg, core, Input::Slot { kind, holder, granted: held }));
     }
 
     /// Orders scrubs whose time has come, for groups led here, as many at a time as the settings say.

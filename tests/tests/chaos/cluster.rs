@@ -46,9 +46,11 @@ impl Running {
         let address = |host: u32| network.as_ref().map_or_else(|| loopback.clone(), |network| network.address(host));
         let host = |host: u32| format!("[[hosts]]\nname = \"h{host}\"\naddress = \"{}\"\n", address(host));
         let hosts: String = (0..OSDS).map(host).collect();
+        // Whatever the machine: what happens between the shards of an OSD is put to the test as well.
+        let osds: String = (0..OSDS).map(|osd| format!("[[osds]]\nshards = {}\n", 1 + osd % 3)).collect();
         let text = format!(
-            "name = \"pearl\"\naddress = \"{}\"\nmonitors = {MONITORS}\nosds = {OSDS}\nmds = 0\ns3 = 0\n\
-             [osd_defaults]\nsize = \"{mib}MiB\"\nmemory = \"64MiB\"\n{hosts}\
+            "name = \"pearl\"\naddress = \"{}\"\nmonitors = {MONITORS}\nmds = 0\ns3 = 0\n\
+             [osd_defaults]\nsize = \"{mib}MiB\"\nmemory = \"64MiB\"\n{osds}{hosts}\
              [[pools]]\nname = \"data\"\napplication = \"test\"\npg_num = 16\n",
             address(0)
         );

@@ -1,0 +1,209 @@
+//! Splits over two shards, step by step: who makes a child, who has it, and what comes for it too early.
+
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use nacre_maps::ClusterMap;
+use nacre_maps::rules::{self, Asker};
+use nacre_pg::io::Request;
+use nacre_pg::state::Config;
+use nacre_pg::wire::Told;
+use nacre_proto::ids::{OsdId, PoolId, Stamp, Uuid};
+use nacre_proto::v1::map_command::Verb;
+use nacre_proto::v1::{MapCommand, OsdBoot, PoolCreate, PoolSet};
+use nacre_store::{Fullness, MemoryStore};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::*;
+use crate::shard::Ground;
+use crate::shards::Shards;
+use crate::sight::History;
+
+const ME: OsdId = OsdId(0);
+
+#[derive(Default)]
+struct Nowhere(Mutex<Vec<String>>);
+
+impl Outside for Arc<Nowhere> {
+    fn say(&self, _: OsdId, _: Bytes) {}
+    fn mark(&self, _: OsdId, _: u64) {}
+    fn ask(&self, _: PgId, _: Epoch, _: Request) {}
+    fn tell(&self, _: SessionId, _: &Told) {}
+    fn crowded(&self, _: Fullness) {}
+    fn broken(&self, why: String) {
+        self.0.lock().unwrap().push(why);
+    }
+}
+
+fn after(map: &ClusterMap, verb: Verb) -> ClusterMap {
+    let command = rules::Command::try_from(MapCommand { verb: Some(verb) }).unwrap();
+    let asker = Asker { now: Stamp(1), who: "client.admin".into() };
+    let increments = rules::execute(map, &command, &asker).unwrap().increments;
+    increments.iter().fold(map.clone(), |map, increment| map.apply(increment).unwrap())
+}
+
+fn boot(osd: u32) -> Verb {
+    Verb::OsdBoot(OsdBoot {
+        osd,
+        incarnation: 1,
+        uuid: vec![osd as u8 + 1; 16].into(),
+        public: vec![format!("10.0.0.{osd}:6800")],
+        cluster: vec![format!("10.0.0.{osd}:6801")],
+        host: format!("h{osd}"),
+        capacity_bytes: 1 << 40,
+        ..OsdBoot::default()
+    })
+}
+
+fn pg_num(count: u32) -> Verb {
+    Verb::PoolSet(PoolSet { pool: "few".into(), option: "pg_num".into(), value: count.to_string() })
+}
+
+/// An OSD of two shards, and what is in their queues.
+struct Two {
+    map: ClusterMap,
+    pool: PoolId,
+    shards: Vec<Shard<Arc<Nowhere>>>,
+    queues: Vec<UnboundedReceiver<Event>>,
+    outside: Arc<Nowhere>,
+}
+
+impl Two {
+    /// With a pool of one group, that all three OSDs hold.
+    fn new() -> Two {
+        let mut map = ClusterMap::empty(Uuid([3; 16]));
+        let pool = Verb::PoolCreate(PoolCreate { name: "few".into(), pg_num: Some(1), ..PoolCreate::default() });
+        for verb in [boot(0), boot(1), boot(2), pool] {
+            map = after(&map, verb);
+        }
+        let pool = *map.pools.iter().next().unwrap().0;
+        let (shards, queues) = Shards::new(2);
+        let ground = Ground::new(ME, shards, Arc::new(MemoryStore::new(1 << 30)));
+        let outside = Arc::new(Nowhere::default());
+        let mut history = History::default();
+        history.push(Arc::new(Sight::first(map.clone()).unwrap()));
+        let load =
+            |index| Shard::load(index, &ground, Config::default(), history.clone(), Arc::clone(&outside), &[]).unwrap();
+        Two { map, pool, shards: vec![load(0), load(1)], queues, outside }
+    }
+
+    fn pg(&self, seed: u32) -> PgId {
+        PgId { pool: self.pool, seed }
+    }
+
+    /// The shard that has a group.
+    fn home(&mut self, seed: u32) -> &mut Shard<Arc<Nowhere>> {
+        let pg = self.pg(seed);
+        let index = self.shards[0].shards.of(pg);
+        &mut self.shards[index]
+    }
+
+    fn next_map(&mut self, verb: Verb) -> Arc<Sight> {
+        self.map = after(&self.map, verb);
+        Arc::new(Sight::first(self.map.clone()).unwrap())
+    }
+
+    /// Makes a group where it belongs, as a message of its primary would.
+    fn make(&mut self, seed: u32) {
+        let (pg, sight) = (self.pg(seed), self.shards[0].maps.last().unwrap().clone());
+        let shard = self.home(seed);
+        let group = PlacementGroup::create(pg, ME, Arc::clone(&shard.cfg), sight.view(pg).unwrap(), sight.epoch());
+        let number = shard.number();
+        shard.groups.insert(pg, (number, group));
+        shard.work.push_back((pg, number, Input::Map(sight.view(pg).unwrap())));
+        shard.drain();
+    }
+
+    /// Everything that shards have for each other.
+    fn deliver(&mut self) {
+        for index in [0, 1, 0, 1] {
+            while let Ok(event) = self.queues[index].try_recv() {
+                self.shards[index].take(event);
+                self.shards[index].drain();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_child_for_another_shard_is_waited_for_there_and_follows_all_maps_from_its_birth_on() {
+    let mut two = Two::new();
+    two.make(0);
+    let (parent, child) = (two.pg(0), two.pg(1));
+    let split = two.next_map(pg_num(2));
+    let later = two.next_map(boot(3));
+    // given that the child's shard hears of the split first, and of the map after it
+    assert!(!std::ptr::eq(two.home(0), two.home(1)), "they are in different shards");
+    let home = two.home(1);
+    home.take(Event::Sight(Arc::clone(&split)));
+    home.take(Event::Sight(Arc::clone(&later)));
+    // when somebody wants something of the child
+    home.take(Event::Order(child, Order::Scrub { deep: false }));
+    // then that is kept, and nothing is made in the child's place
+    assert_eq!(home.expected.get(&child).map(Vec::len), Some(1));
+    assert!(home.groups.is_empty());
+    // until the parent has followed
+    two.home(0).take(Event::Sight(split));
+    two.deliver();
+    let home = two.home(1);
+    assert!(home.expected.is_empty());
+    assert_eq!(home.groups.get(&child).map(|(_, group)| group.epoch()), Some(later.epoch()));
+    assert!(two.home(0).groups.contains_key(&parent) && two.home(0).owed.is_empty());
+    assert!(two.outside.0.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_child_that_comes_before_its_map_waits_for_that() {
+    let mut two = Two::new();
+    two.make(0);
+    let child = two.pg(1);
+    let split = two.next_map(pg_num(2));
+    two.home(0).take(Event::Sight(Arc::clone(&split)));
+    two.deliver();
+    assert!(two.home(1).groups.is_empty());
+    two.home(1).take(Event::Sight(Arc::clone(&split)));
+    assert_eq!(two.home(1).groups.get(&child).map(|(_, group)| group.epoch()), Some(split.epoch()));
+    assert!(two.home(1).expected.is_empty());
+}
+
+#[test]
+fn without_a_parent_here_nobody_waits_also_not_for_the_children_of_children() {
+    let mut two = Two::new();
+    let first = two.next_map(pg_num(2));
+    let second = two.next_map(pg_num(8));
+    // The shard of the child hears of both splits before it hears that there is no parent.
+    two.home(1).take(Event::Sight(Arc::clone(&first)));
+    two.home(1).take(Event::Sight(Arc::clone(&second)));
+    assert!(!two.home(1).expected.is_empty());
+    two.home(0).groups.clear();
+    two.home(0).take(Event::Sight(first));
+    two.home(0).take(Event::Sight(second));
+    two.deliver();
+    for shard in &two.shards {
+        assert!(shard.expected.is_empty() && shard.owed.is_empty(), "{:?} {:?}", shard.expected, shard.owed);
+    }
+    // What this OSD leads it makes itself, each where it belongs.
+    for (index, shard) in two.shards.iter().enumerate() {
+        assert!(shard.groups.keys().all(|pg| shard.shards.of(*pg) == index));
+    }
+}
+
+#[test]
+fn a_pool_that_goes_leaves_nobody_waiting() {
+    let mut two = Two::new();
+    two.make(0);
+    let split = two.next_map(pg_num(2));
+    let gone =
+        two.next_map(Verb::PoolRemove(nacre_proto::v1::PoolRemove { pool: "few".into(), confirm: "few".into() }));
+    two.home(1).take(Event::Sight(Arc::clone(&split)));
+    assert!(!two.home(1).expected.is_empty());
+    two.home(1).take(Event::Sight(Arc::clone(&gone)));
+    assert!(two.home(1).expected.is_empty());
+    // The child comes all the same, and goes again with what it has on disk.
+    two.home(0).take(Event::Sight(split));
+    two.home(0).take(Event::Sight(gone));
+    two.deliver();
+    assert!(
+        two.shards.iter().all(|shard| shard.groups.is_empty() && shard.expected.is_empty() && shard.owed.is_empty())
+    );
+}

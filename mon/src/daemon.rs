@@ -246,7 +246,7 @@ pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
     let observer = {
         let hub = hub.clone();
         Arc::new(move |state: &State, increments: &[_]| {
-            hub.publish(&state.map, increments);
+            hub.publish(&state.map, increments, &state.past);
             hub.note(state.events.newest());
         })
     };

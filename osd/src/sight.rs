@@ -18,7 +18,7 @@ use nacre_proto::ids::{Epoch, OsdId, PgId};
 #[derive(Debug, thiserror::Error)]
 pub enum SightError {
     /// Epochs are missing in between.
-    #[error("maps {have} to {first} are missing, which the monitors no longer keep one by one: this OSD was away for too long to follow what happened; give its data up (`nacre store format` it anew) and let it be filled from the others", first = first.0, have = have.0)]
+    #[error("maps {have} to {first} are missing, which the monitors no longer keep one by one: this OSD was away for too long to follow what happened. Its data is left as it is; when `nacre pg explain` says that all pgs are clean without it, exchange it (`nacre osd replace`), and it is filled from the others", first = first.0, have = have.0)]
     Gap {
         /// The last epoch here.
         have: Epoch,

@@ -1,20 +1,16 @@
 //! The map as subscribers want it: the newest, and the increments that led to it from not too long ago. Fed by the
-//! state machine; each monitor has its own and none of it is replicated.
+//! state machine; each monitor has its own.
 //!
-//! Invariants: increments held are contiguous and end at the newest epoch; together they hold no more than [`HELD`]
-//! bytes, so a subscriber that was away longer is sent the full map, which is then the smaller of the two anyway.
+//! Invariant: increments held end at the newest epoch. A subscriber that was away for longer than they reach back is sent
+//! the full map.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use nacre_maps::{ClusterMap, Increment};
 use tokio::sync::watch;
 
-/// Bytes of increments held.
-const HELD: usize = 2 << 20;
-/// What holding one costs besides its bytes.
-const OVERHEAD: usize = 64;
+use super::past::Past;
 
 /// What brings a subscriber up to date.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,9 +23,7 @@ pub enum Step {
 
 #[derive(Default)]
 struct Held {
-    /// The epoch each leads from and to, and its bytes.
-    increments: VecDeque<(u64, u64, Bytes)>,
-    bytes: usize,
+    past: Past,
     map: Arc<ClusterMap>,
     /// The newest map's bytes, made when first asked for.
     full: Option<Bytes>,
@@ -58,24 +52,17 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// Takes a new map, with the increments that led to it; without, what was held is of another history and forgotten.
-    pub fn publish(&self, map: &Arc<ClusterMap>, increments: &[Increment]) {
+    /// Takes a new map, with the increments that led to it. Without, the state is another one: what is held is replaced
+    /// by its past.
+    pub fn publish(&self, map: &Arc<ClusterMap>, increments: &[Increment], past: &Past) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if increments.is_empty() && held.map.epoch == map.epoch && held.map.fsid == map.fsid {
             return;
         }
         if increments.first().is_none_or(|increment| increment.from != held.map.epoch) {
-            held.increments.clear();
-            held.bytes = 0;
-        }
-        for increment in increments {
-            let bytes = Bytes::from(increment.encode());
-            held.bytes += bytes.len() + OVERHEAD;
-            held.increments.push_back((increment.from.0, increment.epoch.0, bytes));
-        }
-        while held.bytes > HELD {
-            let Some((_, _, oldest)) = held.increments.pop_front() else { break };
-            held.bytes -= oldest.len() + OVERHEAD;
+            held.past = past.clone();
+        } else {
+            increments.iter().for_each(|increment| held.past.follow(past, increment.from.0));
         }
         held.map = map.clone();
         held.full = None;
@@ -124,12 +111,8 @@ impl Hub {
         if newest <= have {
             return None;
         }
-        let at = held.increments.partition_point(|(from, _, _)| *from < have);
-        if let Some((from, to, bytes)) = held.increments.get(at)
-            && *from == have
-            && have > 0
-        {
-            return Some(Step::Increment(*to, bytes.clone()));
+        if let Some((to, bytes)) = held.past.after(have).filter(|_| have > 0) {
+            return Some(Step::Increment(to, bytes));
         }
         Some(Step::Full(newest, held.full()))
     }

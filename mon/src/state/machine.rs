@@ -140,3 +140,87 @@ impl<C: Config> RaftStateMachine<C> for Machine {
         Ok(self.store.snapshot()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nacre_maps::ClusterMap;
+    use nacre_mon_api::v1;
+    use nacre_proto::ids::Uuid;
+    use nacre_proto::v1::map_command::Verb;
+    use nacre_proto::v1::{MapCommand, SettingSet};
+    use openraft::type_config::TypeConfigExt;
+    use prost::Message;
+
+    use super::*;
+    use crate::raft::{LeaderId, Product, Request};
+    use crate::state::hub::{Hub, Step};
+    use crate::store::{Identity, committer_inline};
+
+    /// Changes a setting, so that the map changes.
+    fn entry(index: u64) -> Entry {
+        let set = SettingSet {
+            scope: "global".into(),
+            name: "mon.pg.per_osd_target".into(),
+            value: (50 + index).to_string(),
+        };
+        let verb = v1::command::Verb::Map(MapCommand { verb: Some(Verb::SettingSet(set)) });
+        let command = v1::Command { verb: Some(verb) }.encode_to_vec().into();
+        let request = Request { session: 9, sequence: index, at_ms: index, who: "client.admin".into(), command };
+        let log_id = LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index };
+        Entry { log_id, payload: EntryPayload::Normal(request) }
+    }
+
+    fn opened(store: &Store) -> (Machine, Arc<Hub>) {
+        let hub = Arc::new(Hub::default());
+        let published = Arc::clone(&hub);
+        let observer = move |state: &State, increments: &[Increment]| {
+            published.publish(&state.map, increments, &state.past);
+        };
+        let fresh = State { map: Arc::new(ClusterMap::empty(Uuid([7; 16]))), ..State::default() };
+        (Machine::open(store.clone(), fresh, Arc::new(observer)).unwrap(), hub)
+    }
+
+    /// Who has this epoch is led from there to the newest, change by change; by how many.
+    fn led(hub: &Hub, mut have: u64) -> u64 {
+        let mut steps = 0;
+        while let Some(step) = hub.next(have) {
+            let Step::Increment(to, _) = step else { panic!("at {have}: sent the whole map") };
+            (have, steps) = (to, steps + 1);
+        }
+        assert_eq!(have, hub.epoch());
+        steps
+    }
+
+    #[test]
+    fn who_was_away_is_led_on_also_after_the_monitor_started_anew_from_a_snapshot() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity { fsid: "5f1d".into(), mon: 1, node: 1 };
+        let store = Store::open(folder.path(), &identity, true, committer_inline()).unwrap();
+        let (mut machine, hub) = opened(&store);
+        (1..=20).for_each(|index| drop(machine.shared.apply(&entry(index))));
+        let had = hub.epoch() - 12;
+        assert_eq!(led(&hub, had), 12);
+        // when all that was decided is in a snapshot, and no entry of the log tells how it came about
+        Product::run(async {
+            let mut builder = RaftStateMachine::<Product>::get_snapshot_builder(&mut machine).await;
+            RaftSnapshotBuilder::<Product>::build_snapshot(&mut builder).await.unwrap();
+        });
+        let (again, hub) = opened(&store);
+        // then a subscriber that was away meanwhile is still told each change
+        assert_eq!(led(&hub, had), 12);
+        (21..=22).for_each(|index| drop(again.shared.apply(&entry(index))));
+        assert_eq!(led(&hub, had), 14);
+        // and another monitor that takes the snapshot over can tell it as well
+        let other = tempfile::tempdir().unwrap();
+        let theirs =
+            Store::open(other.path(), &Identity { mon: 2, node: 2, ..identity }, true, committer_inline()).unwrap();
+        let (mut machine, hub) = opened(&theirs);
+        let found = store.snapshot().unwrap().unwrap();
+        Product::run(async {
+            RaftStateMachine::<Product>::install_snapshot(&mut machine, &found.meta, found.snapshot.clone())
+                .await
+                .unwrap();
+        });
+        assert_eq!(led(&hub, had), 12);
+    }
+}

@@ -4,6 +4,7 @@
 pub mod events;
 pub mod hub;
 pub mod machine;
+pub mod past;
 pub mod sessions;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::identity::{Identities, wire};
 use crate::raft::convert::{self, ConvertError};
 use crate::raft::{Entry, LogId, Membership, Outcome, Request, StoredMembership};
 use events::{AUDIT, CLUSTER, Events};
+use past::Past;
 use sessions::Sessions;
 
 /// Why bytes are not a state.
@@ -59,6 +61,8 @@ pub struct State {
     pub commands: u64,
     /// The cluster map.
     pub map: Arc<ClusterMap>,
+    /// How it came to be that, as far back as it is kept.
+    pub past: Past,
     /// Who belongs to the cluster.
     pub identities: Identities,
 }
@@ -110,7 +114,10 @@ impl State {
     fn adopt(&mut self, increments: &[Increment]) {
         for increment in increments {
             match self.map.apply(increment) {
-                Ok(map) => self.map = Arc::new(map),
+                Ok(map) => {
+                    self.map = Arc::new(map);
+                    self.past.push(increment);
+                }
                 // Every replica refuses alike; the next command meets the same map on all of them.
                 Err(error) => tracing::error!(%error, "a rule made an increment that does not fit its map"),
             }
@@ -225,6 +232,7 @@ impl State {
             next_incarnation: 0,
             commands: self.commands,
             identities: Some(self.identities.encode()),
+            past: self.past.encode(),
         };
         message.encode_to_vec().into()
     }
@@ -232,13 +240,15 @@ impl State {
     /// From a snapshot.
     pub fn decode(bytes: Bytes) -> Result<State, StateError> {
         let message = v1::State::decode(bytes)?;
+        let map = ClusterMap::decode(&message.map)?;
         Ok(State {
             applied: convert::log_id_from(message.applied)?,
             membership: convert::stored_membership_from(message.membership)?,
             sessions: Sessions::decode(message.sessions),
             events: Events::decode(message.events, message.next_event),
             commands: message.commands,
-            map: Arc::new(ClusterMap::decode(&message.map)?),
+            past: Past::decode(message.past, map.epoch.0),
+            map: Arc::new(map),
             identities: Identities::decode(message.identities)?,
         })
     }

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # What a cluster of this machine gives: idle cost, operations, how long clients wait when an OSD dies, stops or restarts,
 # and how fast the data of an OSD that is out finds a new home. Called by `./x bench cluster`; figures only, no judgement.
-# KILLS, STOPS, RESTARTS: how often each; SECONDS_EACH: for how long each kind of operation.
+# KILLS, STOPS, RESTARTS: how often each; SECONDS_EACH: for how long each kind of operation; MOVED_MIB: how much an OSD
+# holds when it is put out (0: leave that away). Takes 18 GiB of disk for a while.
 set -euo pipefail
 nacre=${NACRE:-$(pwd)/target/debug/nacre}
-kills=${KILLS:-20} stops=${STOPS:-5} restarts=${RESTARTS:-10} each=${SECONDS_EACH:-5}
+kills=${KILLS:-20} stops=${STOPS:-5} restarts=${RESTARTS:-10} each=${SECONDS_EACH:-5} moved=${MOVED_MIB:-2048}
 folder=$(mktemp -d "${TMPDIR:-/tmp}/nacre-bench.XXXXXX")
 cd "$folder"
 trap '"$nacre" down >/dev/null 2>&1 || true; cd /; rm -rf "$folder"' EXIT
 
 {
   printf 'name = "bench"\nbase_port = %s\nmds = 0\ns3 = 0\nmonitors = 3\nosds = 4\n' "${BASE_PORT:-7900}"
-  printf '[osd_defaults]\nsize = "3GiB"\nmemory = "256MiB"\n'
+  printf '[osd_defaults]\nsize = "4GiB"\nmemory = "256MiB"\n'
   for host in 0 1 2 3; do printf '[[hosts]]\nname = "host%s"\n' "$host"; done
   printf '[[pools]]\nname = "data"\napplication = "bench"\npg_num = 32\n'
 } >cluster.toml
@@ -67,3 +68,26 @@ restarted() { "$nacre" restart osd."$1" >/dev/null; }
 printf 'longest stall, OSD killed (-9):   %s\n' "$(gaps "$kills" killed)"
 printf 'longest stall, OSD stopped:       %s\n' "$(gaps "$stops" stopped)"
 printf 'longest stall, OSD restarted:     %s\n' "$(gaps "$restarts" restarted)"
+
+((moved > 0)) || exit 0
+# Objects of 4 MiB in three copies on four OSDs: each OSD holds three quarters of them.
+objects=$((moved / 3))
+clean
+"$nacre" bench object data --mode overwrite --size 4096 --depth 1 --time 1 --objects "$objects" --keep --json >/dev/null
+clean
+small() { "$nacre" bench object data -n small --mode "$1" --size 4096 --depth 4 --time 4 --json | field p99_us; }
+quiet_writes=$(small overwrite) quiet_reads=$(small read)
+device=$(dd if=/dev/zero of=device bs=4M count=256 oflag=direct conv=fdatasync 2>&1 | awk '/copied/ {print $(NF - 1) * ($NF == "GB/s" ? 1000 : 1)}')
+rm device
+began=$(date +%s.%N)
+"$nacre" osd out 3 >/dev/null
+{ while [[ ! -e moved ]]; do printf '%s %s\n' "$(small overwrite)" "$(small read)"; done; } >noticed &
+clients=$!
+while "$nacre" pg explain >/dev/null 2>&1; do :; done
+clean
+awk -v a="$began" -v b="$(date +%s.%N)" -v moved="$moved" -v device="$device" 'BEGIN {
+  printf "\n%d MiB of an OSD that is out found new homes in %.1f s: %.0f MiB/s; one file of this disk takes %.0f MB/s\n", moved, b - a, moved / (b - a), device}'
+touch moved
+wait $clients
+awk -v w="$quiet_writes" -v r="$quiet_reads" '{ if ($1 > a) a = $1; if ($2 > b) b = $2 } END {
+  printf "p99 of 4 KiB writes: %d us in quiet, %d us beside that; of reads: %d us, %d us\n", w, a, r, b}' noticed

@@ -600,7 +600,7 @@ impl Running {
             total_bytes: usage.total,
             slow_ops: u32::try_from(late.0).unwrap_or(u32::MAX),
             slow_why: late.1,
-            disk_errors: 0,
+            disk_errors: self.ground.load.faults(Instant::now()),
             pgs,
             load: Some(self.ground.load.message()),
         };

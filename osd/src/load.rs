@@ -1,14 +1,20 @@
 //! What clients make this OSD do: counts that only grow, for whoever asks twice and takes the difference. Counting is a few
-//! plain additions; nothing is kept of a single operation.
+//! plain additions; nothing is kept of a single operation. And how often its store failed to give what it holds.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nacre_pg::op::{Op, OpResult, Reply};
 use nacre_proto::v1::{OpLoad, OsdLoad};
 
 /// Latencies are told apart by powers of two microseconds, up to half an hour.
 const BUCKETS: usize = 32;
+/// For so long a read that failed counts against the disk.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// No more of them are told apart.
+const FAULTS: usize = 1000;
 
 /// See the module.
 #[derive(Debug)]
@@ -17,6 +23,8 @@ pub struct Load {
     reads: Counts,
     writes: Counts,
     in_flight: AtomicU64,
+    /// When reads failed, oldest first.
+    faults: Mutex<VecDeque<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +46,7 @@ pub struct Meter {
 impl Default for Load {
     fn default() -> Load {
         let (reads, writes) = (Counts::default(), Counts::default());
-        Load { started: Instant::now(), reads, writes, in_flight: AtomicU64::new(0) }
+        Load { started: Instant::now(), reads, writes, in_flight: AtomicU64::new(0), faults: Mutex::default() }
     }
 }
 
@@ -107,6 +115,24 @@ impl Load {
         Some((meter.writes, bytes, took))
     }
 
+    /// A read of the store failed: a checksum did not hold, or the device gave an error.
+    pub fn fault(&self, now: Instant) {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        if faults.len() == FAULTS {
+            faults.pop_front();
+        }
+        faults.push_back(now);
+    }
+
+    /// How many did in the last day.
+    pub fn faults(&self, now: Instant) -> u64 {
+        let mut faults = self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        while faults.front().is_some_and(|oldest| now.saturating_duration_since(*oldest) > DAY) {
+            faults.pop_front();
+        }
+        faults.len() as u64
+    }
+
     /// As the monitors hear of it.
     pub fn message(&self) -> OsdLoad {
         let counts = |counts: &Counts| {
@@ -135,6 +161,18 @@ mod tests {
     fn latencies_fall_between_powers_of_two() {
         let found: Vec<usize> = [0, 1, 2, 3, 4, 5, 1 << 20, u64::MAX].map(bucket).to_vec();
         assert_eq!(found, [0, 0, 1, 2, 2, 3, 20, 31]);
+    }
+
+    #[test]
+    fn reads_that_failed_count_for_a_day() {
+        let (load, began) = (Load::default(), Instant::now());
+        load.fault(began);
+        load.fault(began + DAY / 2);
+        assert_eq!(load.faults(began + DAY / 2), 2);
+        assert_eq!(load.faults(began + DAY + Duration::from_secs(1)), 1);
+        (0..2 * FAULTS).for_each(|_| load.fault(began + DAY));
+        assert_eq!(load.faults(began + DAY), FAULTS as u64);
+        assert_eq!(load.faults(began + 3 * DAY), 0);
     }
 
     #[test]

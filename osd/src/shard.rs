@@ -24,7 +24,7 @@ use nacre_maps::ClusterMap;
 use nacre_net::conn::Responder;
 use nacre_pg::PlacementGroup;
 use nacre_pg::io::{
-    Class, Input, Order, Output, ReadItem, ReadValue, Report, Request, Step, Time, TimerId, TxnId, Way,
+    Class, Input, Order, Output, ReadFault, ReadItem, ReadValue, Report, Request, Step, Time, TimerId, TxnId, Way,
 };
 use nacre_pg::msg::PeerMsg;
 use nacre_pg::object::{ObjectInfo, is_temp};
@@ -305,7 +305,7 @@ impl<O: Outside> Shard<O> {
         for _ in 0..TURN {
             let Some(Job { pg, core, id, oid, items }) = self.pace.take(self.now()) else { return };
             if self.groups.get(&pg).is_some_and(|(number, _)| *number == core) {
-                let result = reads::read(&*self.store, pg, oid.as_ref(), &items);
+                let result = self.read(pg, oid.as_ref(), &items);
                 self.work.push_back((pg, core, Input::ReadDone { id, result }));
                 self.drain();
             }
@@ -434,7 +434,7 @@ impl<O: Outside> Shard<O> {
                 self.pace.put(class, Job { pg, core, id, oid, items });
             }
             Output::Read { id, oid, items, .. } => {
-                let result = reads::read(&*self.store, pg, oid.as_ref(), &items);
+                let result = self.read(pg, oid.as_ref(), &items);
                 self.work.push_back((pg, core, Input::ReadDone { id, result }));
             }
             Output::Reply { op, reply } => self.answer(op, &reply),
@@ -488,6 +488,11 @@ impl<O: Outside> Shard<O> {
             Some((pg, osd)) => self.outside.say(osd, wire::encode(&Said { pg, msg })),
             None => {}
         }
+    }
+
+    /// Reads for a group. What is damaged here, the group has from others; the disk is what an operator hears of.
+    fn read(&self, pg: PgId, oid: Option<&ObjectId>, items: &[ReadItem]) -> Result<Vec<ReadValue>, ReadFault> {
+        reads::read(&*self.store, pg, oid, items).inspect_err(|ReadFault| self.load.fault(Instant::now()))
     }
 
     fn submit(&mut self, pg: PgId, core: u64, id: TxnId, txn: Transaction) {

@@ -173,6 +173,45 @@ fn the_disk_of_an_osd_is_exchanged_and_its_number_stays() {
 }
 
 #[test]
+fn damage_on_a_disk_is_mended_from_the_others_and_the_disk_is_named() {
+    let running = Running::new(37);
+    running.wait_until_clean();
+    // given an object, and one wrong bit of it on the disk of one OSD
+    let content: Vec<u8> = (0..200_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    running.put("stone", &content);
+    running.good(&["restart", "osd.1"]);
+    running.wait_until_clean();
+    let block = running.0.path().join("var/pearl/osd.1/store/block");
+    let held = std::fs::read(&block).unwrap();
+    let piece = &content[400_000..400_512];
+    let at = held.windows(piece.len()).position(|window| window == piece).expect("all OSDs hold all");
+    let file = std::fs::File::options().write(true).open(&block).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[held[at] ^ 4], at as u64).unwrap();
+    file.sync_all().unwrap();
+    // when its copies are compared
+    let (_, rows) = running.json(&["pg", "ls"]);
+    let row = rows.as_array().unwrap().iter().find(|row| row["objects"] == 1).unwrap();
+    let pg = row["pg"].as_str().unwrap();
+    running.good(&["pg", "scrub", pg, "--deep"]);
+    // then operators hear whose disk it is, and what to do
+    let raised = || {
+        let (_, health) = running.json(&["health"]);
+        let checks = health["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["name"] == "osd_disk_errors").unwrap_or_default()
+    };
+    eventually("the disk is named", || raised().to_string().contains("osd.1 on "));
+    assert!(raised().to_string().contains("nacre osd replace"), "{}", raised());
+    // and every copy is whole again: the others can go
+    running.wait_until_clean();
+    assert!(running.get("stone") == content);
+    eventually("the copy is mended", || {
+        running.good(&["restart", "osd.1"]);
+        let held = std::fs::read(&block).unwrap();
+        held.windows(piece.len()).any(|window| window == piece)
+    });
+}
+
+#[test]
 fn a_skewed_cluster_is_balanced_and_left_alone_and_an_osd_is_drained() {
     let running = Running::of(8, 4, "[[osds]]\n[[osds]]\n[[osds]]\n[[osds]]\n");
     let good = |args: &[&str]| running.good(args);

@@ -143,8 +143,9 @@ fn full(find: &mut Findings<'_>) {
         more,
     );
     let errors = reports.osds.iter().filter(|(_, report)| report.disk_errors > 0);
-    let details =
-        errors.map(|(osd, report)| format!("{osd} on {}: {} errors", host(map, *osd), report.disk_errors)).collect();
+    let details = errors
+        .map(|(osd, report)| format!("{osd} on {}: {} errors within a day", host(map, *osd), report.disk_errors))
+        .collect();
     find.raise(
         "osd_disk_errors",
         Severity::Warning,

@@ -18,10 +18,11 @@ const RARE: &[(Mutant, Option<u64>)] = &[
     (Mutant::PullTwice, None),
     (Mutant::LosePulls, None),
     (Mutant::ReturnSilent, None),
+    (Mutant::TrimTooMuch, Some(4000)),
     (Mutant::StartBelowMin, Some(4000)),
     (Mutant::LeaveDamaged, Some(4000)),
     (Mutant::LatePieces, Some(4000)),
-    (Mutant::ForgetScrubs, Some(4000)),
+    (Mutant::ForgetScrubs, None),
 ];
 
 /// Each wrong core, and within how many seeds it must be found.

@@ -21,7 +21,8 @@ Faults the simulation found once, in a long run, and does not find within a boun
 lost is lost within a few milliseconds, and no new interval follows that would set it right. A test of the core plays just
 that, and is run with the fault built in as well, where it has to fail: PullTwice
 (`a_piece_that_comes_twice_is_put_in_place_once`), LosePulls (`a_spare_copy_that_was_away_while_it_was_asked_is_asked_again`),
-ReturnSilent (`a_spare_copy_that_was_down_by_the_map_comes_forward_again`).
+ReturnSilent (`a_spare_copy_that_was_down_by_the_map_comes_forward_again`), ForgetScrubs
+(`a_scrub_begins_anew_when_its_primary_goes_on_to_the_next_interval`).
 ";
 
 #[test]

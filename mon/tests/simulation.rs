@@ -27,7 +27,7 @@ use nacre_mon_api::v1;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
-use openraft::{AsyncRuntime, Config, OptionalSend, Raft, SnapshotPolicy};
+use openraft::{AsyncRuntime, Config, Instant as _, OptionalSend, Raft, SnapshotPolicy};
 use openraft_rt_sim::SimRuntime;
 use prost::Message;
 use rand::RngExt;
@@ -41,6 +41,10 @@ type SimRaft = Raft<Sim, Machine>;
 
 const COMMANDS: u64 = 25;
 const CLIENTS: u64 = 3;
+/// Microseconds a message takes at most where nothing is wrong.
+const LONGEST_WAY: u64 = 1200;
+/// Microseconds until a flush is done, at most.
+const LONGEST_FLUSH: u64 = 4050;
 
 struct Up {
     raft: SimRaft,
@@ -73,7 +77,7 @@ fn late_committer(world: &Arc<World>, node: NodeId) -> Committer {
     let world = world.clone();
     Arc::new(move |store: &Store, job: Job| {
         let (store, world) = (store.clone(), world.clone());
-        let delay = Duration::from_micros(50 + random(4000));
+        let delay = Duration::from_micros(50 + random(LONGEST_FLUSH - 50));
         drop(SimRuntime::spawn(async move {
             SimRuntime::sleep(delay).await;
             while *world.hung.lock().unwrap() == Some(node) {
@@ -202,7 +206,7 @@ impl Peer {
     /// One way: late, or never.
     async fn travel(&self, from: NodeId, to: NodeId) -> Result<(), RPCError<Sim>> {
         let faulty = *self.network.world.faulty.lock().unwrap();
-        SimRuntime::sleep(Duration::from_micros(200 + random(if faulty { 12_000 } else { 1000 }))).await;
+        SimRuntime::sleep(Duration::from_micros(200 + random(if faulty { 12_000 } else { LONGEST_WAY - 200 }))).await;
         if self.network.world.is_cut(from, to) || (faulty && random(100) < 4) {
             // Whoever waits for it gives up after a while.
             SimRuntime::sleep(Duration::from_millis(40)).await;
@@ -480,6 +484,38 @@ fn a_dead_leader_is_replaced_within_two_seconds() {
     let slowest = took.iter().max().unwrap();
     println!("{} leaders replaced, the slowest in {slowest:?}", took.len());
     assert!(*slowest <= Duration::from_secs(2), "{took:?}");
+}
+
+/// In virtual time: a command is done when one follower has been told, has flushed and has said so, and no step waits for
+/// anything else. Twice that where it comes while the one before it is still on its way to the slower follower.
+#[test]
+fn a_command_commits_within_a_round_trip_and_a_flush() {
+    const ONCE: Duration = Duration::from_micros(2 * LONGEST_WAY + LONGEST_FLUSH);
+    let mut took = Vec::new();
+    for seed in 0..10 {
+        let mut runtime = SimRuntime::with_seed(seed);
+        let world = new_world(false);
+        runtime.block_on(async {
+            found(&world, 3).await;
+            let (_, leader) = led(&world, 1).await;
+            for sequence in 2..102 {
+                pause(random(20)).await;
+                let began = <SimRuntime as AsyncRuntime>::Instant::now();
+                world.raft(leader).unwrap().client_write(note(1, sequence)).await.unwrap();
+                took.push(began.elapsed());
+            }
+            for node in 1..=3 {
+                world.crash(node).await;
+            }
+        });
+    }
+    took.sort();
+    let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
+    println!("{} commands, median {median:?}, worst {worst:?}", took.len());
+    assert!(
+        median <= ONCE && worst <= 2 * ONCE,
+        "median {median:?}, worst {worst:?}; a round trip and a flush: {ONCE:?}"
+    );
 }
 
 /// A command is committed by two of three: the leader's own copy need not be on its disk. A leader that crashes then and

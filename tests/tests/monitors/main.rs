@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is the report")]
 
 mod cluster;
+mod commit;
 mod crashes;
 mod daemons;
 mod epochs;

@@ -24,6 +24,7 @@ use nacre_proto::v1::map_command::Verb as Map;
 use nacre_proto::v1::{FailureReply, FailureReports, MapCommand, OsdBeacon, OsdBeaconReply, OsdDown, OsdLoad, Tick};
 
 use crate::node::{Elsewhere, Node, now_ms};
+use crate::state::events::AUDIT;
 
 /// How often the leader looks for what is due.
 const ROUND: Duration = Duration::from_millis(250);
@@ -276,7 +277,17 @@ impl Node {
         self.propose_any(v1::command::Verb::Note(note)).await;
     }
 
+    /// Writes a line into the audit: what somebody had the quorum do that is no command.
+    pub(crate) async fn audit(&self, who: &str, text: String) {
+        let note = v1::Note { channel: AUDIT.into(), level: "info".into(), text };
+        self.propose_as(who.to_owned(), v1::command::Verb::Note(note)).await;
+    }
+
     async fn propose_any(&self, verb: v1::command::Verb) {
+        self.propose_as(format!("mon.{}", self.identity.mon), verb).await;
+    }
+
+    async fn propose_as(&self, who: String, verb: v1::command::Verb) {
         let request = v1::ExecuteRequest {
             // Asked once and by nobody else: a session of its own.
             session: rand::random::<u64>().max(1),
@@ -284,7 +295,7 @@ impl Node {
             command: Some(v1::Command { verb: Some(verb) }),
             dry_run: false,
         };
-        match self.execute(format!("mon.{}", self.identity.mon), &request).await {
+        match self.execute(who, &request).await {
             Ok(reply) if reply.code != 0 => tracing::warn!(text = reply.text, "a proposal of the leader was refused"),
             Ok(_) => {}
             Err(error) => tracing::debug!(?error, "a proposal of the leader came to nothing"),
@@ -369,6 +380,9 @@ pub async fn plan(node: Arc<Node>) {
         if !led {
             // A new leader hears everybody first.
             planned = tokio::time::Instant::now();
+        }
+        if leads && !led {
+            node.note(format!("mon.{} leads in term {}", node.identity.mon, node.term())).await;
         }
         led = leads;
         if !leads {

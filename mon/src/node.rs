@@ -294,16 +294,23 @@ impl Node {
         }
     }
 
-    /// Changes who votes. On the leader.
+    /// The term of consensus this monitor is in.
+    pub(crate) fn term(&self) -> u64 {
+        use openraft::async_runtime::WatchReceiver;
+        self.raft.metrics().borrow_watched().current_term
+    }
+
+    /// Changes who votes, because `who` asks for it. On the leader.
     pub async fn change_quorum(
         &self,
+        who: &str,
         change: &v1::change_quorum_request::Change,
     ) -> Result<v1::ChangeQuorumReply, Elsewhere> {
         self.linearize().await?;
         match change {
-            v1::change_quorum_request::Change::Join(join) => self.join(join).await,
-            v1::change_quorum_request::Change::Remove(mon) => self.remove(*mon).await,
-            v1::change_quorum_request::Change::Lead(mon) => self.lead(*mon).await,
+            v1::change_quorum_request::Change::Join(join) => self.join(who, join).await,
+            v1::change_quorum_request::Change::Remove(mon) => self.remove(who, *mon).await,
+            v1::change_quorum_request::Change::Lead(mon) => self.lead(who, *mon).await,
         }
     }
 
@@ -324,7 +331,7 @@ impl Node {
 
     /// Two steps, so that a newcomer can be reached before the quorum depends on it. Without a node id it is given one;
     /// with one it becomes a learner, catches up, and takes the vote of the incarnation it replaces.
-    async fn join(&self, join: &v1::JoinQuorum) -> Result<v1::ChangeQuorumReply, Elsewhere> {
+    async fn join(&self, who: &str, join: &v1::JoinQuorum) -> Result<v1::ChangeQuorumReply, Elsewhere> {
         if join.mon > 0xffff || join.address.parse::<std::net::SocketAddr>().is_err() {
             let text = format!(
                 "mon.{} at {:?}: a number up to 65535 and an IP address with port are needed",
@@ -366,10 +373,11 @@ impl Node {
                 .await
                 .map_err(|error| self.unchanged(&error))?;
         }
+        self.audit(who, format!("mon.{} at {} votes, as node {:x}", join.mon, join.address, join.node)).await;
         Ok(self.quorum_reply(format!("mon.{} votes", join.mon), join.node))
     }
 
-    async fn remove(&self, mon: u64) -> Result<v1::ChangeQuorumReply, Elsewhere> {
+    async fn remove(&self, who: &str, mon: u64) -> Result<v1::ChangeQuorumReply, Elsewhere> {
         let members = self.members();
         let Some((node, _)) = members.iter().find(|(_, member)| member.mon == mon) else {
             return Err(Status::new(Code::NotFound, format!("mon.{mon} is no member of the quorum")).into());
@@ -380,18 +388,24 @@ impl Node {
             let text = format!("mon.{mon} is the only monitor: add another first");
             return Err(Status::new(Code::Refused, text).into());
         }
+        // Before it is done: whoever takes itself out can write nothing any more.
+        self.audit(who, format!("mon.{mon} is taken out of the quorum")).await;
         self.raft
             .change_membership(ChangeMembers::ReplaceAllVoters(voters), false)
             .await
             .map_err(|error| self.unchanged(&error))?;
-        Ok(self.quorum_reply(format!("mon.{mon} is no member any more"), *node))
+        let text = format!(
+            "mon.{mon} is no member any more; its process goes on until it is stopped, as by `nacre down mon.{mon}`"
+        );
+        Ok(self.quorum_reply(text, *node))
     }
 
-    async fn lead(&self, mon: u64) -> Result<v1::ChangeQuorumReply, Elsewhere> {
+    async fn lead(&self, who: &str, mon: u64) -> Result<v1::ChangeQuorumReply, Elsewhere> {
         let members = self.members();
         let Some((node, _)) = members.iter().find(|(_, member)| member.mon == mon) else {
             return Err(Status::new(Code::NotFound, format!("mon.{mon} is no member of the quorum")).into());
         };
+        self.audit(who, format!("mon.{mon} is asked to lead")).await;
         self.raft.trigger().transfer_leader(*node).await.map_err(|error| broken(&error))?;
         Ok(self.quorum_reply(format!("mon.{mon} was asked to lead"), *node))
     }

@@ -66,7 +66,12 @@ impl Run for Down {
         } else if stopped == 0 {
             writeln!(out, "cluster {name}: not running, nothing to stop")?;
         } else {
-            writeln!(out, "cluster {name}: {stopped} daemons stopped; data stays in {}", data.display())?;
+            let what = match (&self.daemons[..], stopped) {
+                ([], 1) => "1 daemon".to_owned(),
+                ([], count) => format!("{count} daemons"),
+                (named, _) => named.join(", "),
+            };
+            writeln!(out, "cluster {name}: {what} stopped; data stays in {}", data.display())?;
         }
         Ok(Verdict::Good)
     }

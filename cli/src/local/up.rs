@@ -121,6 +121,7 @@ impl Run for Up {
             .map(|(name, host, at)| serde_json::json!({ "name": name, "host": host.0, "listens": at }))
             .collect();
         write_whole(&layout.ports(), serde_json::to_string_pretty(&ports)?.as_bytes())?;
+        let mut again = Vec::new();
         if running.is_none() {
             provision::provision(cluster, &layout)?;
             self.start(&layout)?;
@@ -128,7 +129,11 @@ impl Run for Up {
             // What was stopped by itself is part of the cluster too.
             provision::missing_stores(cluster, &layout)?;
             for seen in supervisor::ask(&layout, &Ask::List)?.daemons.into_iter().filter(|seen| seen.halted) {
-                supervisor::ask(&layout, &Ask::Restart { daemon: seen.name })?;
+                supervisor::ask(&layout, &Ask::Restart { daemon: seen.name.clone() })?;
+                again.push(seen.name);
+            }
+            if !again.is_empty() {
+                notes.push(format!("started again, having been stopped by themselves: {}", again.join(", ")));
             }
         }
         let connected = connect(&self.config, if layout.1.is_some() { ALONE } else { PATIENCE })?;
@@ -161,7 +166,7 @@ impl Run for Up {
             data: data.clone(),
             crush: Crush { file, state },
             daemons: daemons.collect(),
-            started: if running.is_none() { seen.len() } else { 0 },
+            started: if running.is_none() { seen.len() } else { again.len() },
             pools,
             health,
             supervisor,
@@ -272,6 +277,7 @@ fn print(out: &mut Out, report: &Report) -> anyhow::Result<()> {
     }
     let done = match report.started {
         0 => "It was running already; nothing was changed.".to_owned(),
+        1 => format!("1 daemon was started, {} pools made; health is {}.", report.pools, report.health),
         count => format!("{count} daemons were started, {} pools made; health is {}.", report.pools, report.health),
     };
     writeln!(out, "\n{done}\n")?;
@@ -290,7 +296,9 @@ fn print(out: &mut Out, report: &Report) -> anyhow::Result<()> {
     }
     table.print(out)?;
     writeln!(out, "\nLook at it:       nacre status")?;
-    writeln!(out, "Keep something:   echo hello | nacre object put POOL greeting -")?;
+    if report.daemons.iter().any(|daemon| daemon.name.starts_with("osd.")) {
+        writeln!(out, "Keep something:   echo hello | nacre object put POOL greeting -")?;
+    }
     writeln!(out, "And stop it:      nacre down")?;
     Ok(())
 }

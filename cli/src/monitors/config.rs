@@ -92,6 +92,10 @@ impl Run for Get {
             out.json(&rows)?;
             return Ok(Verdict::Good);
         }
+        if rows.is_empty() {
+            writeln!(out, "every setting is at its default; `nacre config explain NAME` says what one does")?;
+            return Ok(Verdict::Good);
+        }
         let mut table = Table::new(&[("SETTING", Align::Left), ("VALUE", Align::Left), ("FROM", Align::Left)]);
         for (name, value, from) in rows {
             table.row([name.to_owned(), value, from]);
@@ -111,6 +115,9 @@ struct Set {
     /// For whom: `global`, a kind as in `osd`, `class:ssd`, or a daemon as in `osd.7`.
     #[arg(long, default_value = "global")]
     scope: String,
+    /// Say whether it would be taken, and how much data would move at once, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     asking: Asking,
 }
@@ -118,7 +125,7 @@ struct Set {
 impl Run for Set {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let set = v1::SettingSet { scope: self.scope, name: self.name, value: self.value };
-        self.asking.change(Map::SettingSet(set), false, out)
+        self.asking.change(Map::SettingSet(set), self.dry_run, out)
     }
 }
 
@@ -130,6 +137,9 @@ struct Unset {
     /// For whom it was set.
     #[arg(long, default_value = "global")]
     scope: String,
+    /// Say what would happen and do nothing.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     asking: Asking,
 }
@@ -137,7 +147,7 @@ struct Unset {
 impl Run for Unset {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let remove = v1::SettingRemove { scope: self.scope, name: self.name };
-        self.asking.change(Map::SettingRemove(remove), false, out)
+        self.asking.change(Map::SettingRemove(remove), self.dry_run, out)
     }
 }
 

@@ -85,6 +85,9 @@ struct Set {
     /// Why, for those who find it.
     #[arg(long, default_value = "")]
     why: String,
+    /// Say what would happen and do nothing.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     asking: Asking,
 }
@@ -93,7 +96,7 @@ impl Run for Set {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let until_ms = self.length.map(|length| now_ms().saturating_add(length));
         let set = v1::FlagSet { flag: self.flag, target: self.on, until_ms, why: self.why };
-        self.asking.change(Map::FlagSet(set), false, out)
+        self.asking.change(Map::FlagSet(set), self.dry_run, out)
     }
 }
 
@@ -105,12 +108,16 @@ struct Clear {
     /// For what it was set.
     #[arg(long, default_value = "cluster", value_name = "TARGET")]
     on: String,
+    /// Say what would happen and do nothing. What the flag holds back begins only after it is cleared, and is not told.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     asking: Asking,
 }
 
 impl Run for Clear {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
-        self.asking.change(Map::FlagClear(v1::FlagClear { flag: self.flag, target: self.on }), false, out)
+        let clear = v1::FlagClear { flag: self.flag, target: self.on };
+        self.asking.change(Map::FlagClear(clear), self.dry_run, out)
     }
 }

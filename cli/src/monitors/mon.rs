@@ -68,7 +68,7 @@ impl Run for Status {
             ("SNAPSHOT", Align::Right),
         ]);
         let mut listed = Vec::new();
-        let mut good = true;
+        let (mut good, mut silent) = (true, Vec::new());
         for monitor in &connected.known {
             let alone = {
                 let _inside = connected.runtime.enter();
@@ -77,7 +77,10 @@ impl Run for Status {
             match connected.runtime.block_on(alone.status(true)) {
                 Ok(seen) => {
                     let numbers = [seen.term, seen.epoch, seen.applied, seen.snapshot].map(|number| number.to_string());
-                    table.row([monitor.name.clone(), seen.role.clone()].into_iter().chain(numbers));
+                    // One that was removed goes on as it was: nobody tells it any more.
+                    let member = seen.members.iter().any(|member| member.node == seen.node);
+                    let role = if member { seen.role.clone() } else { "no member".into() };
+                    table.row([monitor.name.clone(), role].into_iter().chain(numbers));
                     listed.push(serde_json::json!({
                         "name": monitor.name, "role": seen.role, "leader": seen.leader, "term": seen.term,
                         "epoch": seen.epoch, "applied": seen.applied, "snapshot": seen.snapshot,
@@ -85,7 +88,8 @@ impl Run for Status {
                 }
                 Err(error) => {
                     good = false;
-                    table.row([monitor.name.clone(), error.to_string()]);
+                    table.row([monitor.name.clone(), "not reached".into()]);
+                    silent.push(format!("{}: {}", monitor.name, error.text));
                     listed.push(serde_json::json!({ "name": monitor.name, "error": error.to_string() }));
                 }
             }
@@ -94,6 +98,9 @@ impl Run for Status {
             out.json(&listed)?;
         } else {
             table.print(out)?;
+            for why in silent {
+                writeln!(out, "{why}")?;
+            }
         }
         Ok(if good { Verdict::Good } else { Verdict::Bad })
     }

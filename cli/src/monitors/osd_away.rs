@@ -75,6 +75,9 @@ pub(super) struct Replace {
     /// Also if its disk may hold the only copy of something: that is given up.
     #[arg(long)]
     force: bool,
+    /// Say whether it could begin now, and do nothing. All it holds is made anew on the new disk.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -270,6 +273,10 @@ impl Run for Replace {
                 }
                 return Ok(Verdict::Bad);
             }
+        }
+        if self.dry_run {
+            let destroy = v1::OsdDestroy { osd: osd.0, safe: false, force: self.force };
+            return asking.change(Map::OsdDestroy(destroy), true, out);
         }
         let connected = asking.connect()?;
         connected.runtime.block_on(self.carry_out(&connected, osd, destroyed, out))

@@ -213,6 +213,18 @@ impl MonClient {
         let mut last = Status::new(Code::Unavailable, "no monitor is known: name one");
         // What a monitor said says more than the silence of another.
         let mut said = None;
+        let fail = |said: Option<Status>, last: Status| {
+            said.unwrap_or_else(|| match self.monitors.len() {
+                0 | 1 => last,
+                count => {
+                    let Status { code, text } = last;
+                    Status::new(
+                        code,
+                        format!("none of {count} monitors answers; `nacre mon status` asks each by itself ({text})"),
+                    )
+                }
+            })
+        };
         loop {
             for turn in 0..self.monitors.len() {
                 let index = (self.preferred.load(Ordering::Relaxed) + turn) % self.monitors.len();
@@ -237,12 +249,12 @@ impl MonClient {
                     Err(_) => last = Status::new(Code::TimedOut, format!("monitor at {address} does not answer")),
                 }
                 if started.elapsed() >= self.patience {
-                    return Err(said.unwrap_or(last));
+                    return Err(fail(said, last));
                 }
             }
             tokio::time::sleep(pause.min(self.patience.saturating_sub(started.elapsed()))).await;
             if started.elapsed() >= self.patience {
-                return Err(said.unwrap_or(last));
+                return Err(fail(said, last));
             }
             pause = (pause * 2).min(Duration::from_millis(160));
         }

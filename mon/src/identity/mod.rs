@@ -132,8 +132,8 @@ fn line(change: &join::Change) -> Option<String> {
     Some(match change {
         C::TokenMade { id, record } => {
             format!(
-                "join token {id} made for {} with \"{}\", good until {}",
-                record.whom, record.caps, record.expires.0
+                "join token {id} made for {} with \"{}\"; `nacre cert list` says how long it is good",
+                record.whom, record.caps
             )
         }
         C::TokenDropped(id) => format!("join token {id} dropped"),

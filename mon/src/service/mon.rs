@@ -286,7 +286,7 @@ impl Mon for MonService {
                 "no change of this release: upgrade the monitors first",
             )));
         };
-        match self.node.change_quorum(change).await {
+        match self.node.change_quorum(&guest.who, change).await {
             Ok(reply) => Ok(Response::new(reply)),
             Err(elsewhere) => {
                 let leader = leader(&guest, elsewhere)?;

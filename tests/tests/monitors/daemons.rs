@@ -147,6 +147,10 @@ fn a_fourth_monitor_joins_and_behaves_as_a_daemon() {
     let (good, _, err) = cluster.try_nacre(&["cert", "revoke", "mon.3"]);
     assert!(!good && err.contains("remove it first"), "{err}");
     cluster.nacre(&["mon", "remove", "3"]);
+    let audit = cluster.nacre(&["log", "--channel", "audit", "-n", "500"]);
+    for line in ["mon.3: mon.3 at ", "client.admin: mon.3 is taken out of the quorum"] {
+        assert!(audit.contains(line), "{line} is not in {audit}");
+    }
     cluster.nacre(&["cert", "revoke", "mon.3"]);
     let pair = files::load(&tls).unwrap().unwrap();
     assert!(!pair.pair.certificate.is_empty());

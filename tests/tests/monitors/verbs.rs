@@ -78,6 +78,33 @@ fn an_osd_from_its_boot_to_its_removal() {
         let would = json(&cluster, &[trial, &["--dry-run"]].concat());
         assert!(would["moved"]["copies"].as_u64().unwrap() > 0, "{trial:?}: {would}");
     }
+    for (trial, moves) in [
+        (&["osd", "in", "3"][..], false),
+        (&["osd", "down", "3"], false),
+        (&["osd", "affinity", "3", "0.5"], false),
+        (&["osd", "class", "3", "hdd"], false),
+        (&["osd", "lost", "3", "--yes-i-lose-data"], false),
+        (&["pool", "set", "vms", "size", "2"], false),
+        (&["pool", "set", "vms", "size", "4"], true),
+        (&["pool", "set", "vms", "pg_num", "64"], false),
+        (&["pool", "rm", "vms", "--confirm", "vms"], false),
+        (&["flag", "set", "noout"], false),
+        (&["flag", "clear", "noout"], false),
+        (&["config", "set", "osd.memory", "512MiB"], false),
+        (&["config", "unset", "osd.memory"], false),
+    ] {
+        let (good, out, err) = cluster.try_nacre(&[trial, &["--dry-run", "--json"]].concat());
+        // What would be refused is refused, too.
+        let Ok(would) = serde_json::from_str::<Value>(&out) else {
+            assert!(
+                !good && !moves && err.starts_with("error: ") && !err.contains("--dry-run"),
+                "{trial:?}: {out}{err}"
+            );
+            continue;
+        };
+        assert_eq!(would["dry_run"], true, "{trial:?}: {would}");
+        assert!(would["moved"]["copies"].as_u64().unwrap() > 0 || !moves, "{trial:?}: {would}");
+    }
     assert_eq!(cluster.status().epoch, epoch, "a dry run changes nothing");
 
     // Removed only when nothing depends on it; what the client says about that is not believed.
@@ -205,7 +232,8 @@ fn the_log_is_shown_through_changes_of_leader_and_without_a_quorum() {
 
     // Without a quorum one monitor says what it has, and that this may not be all; what needs the quorum says what is
     // missing, and what to look at.
-    cluster.nacre(&["down", "mon.0", "mon.2"]);
+    let said = cluster.nacre(&["down", "mon.0", "mon.2"]);
+    assert!(said.contains("mon.0, mon.2 stopped"), "{said}");
     let (good, out, err) = cluster.try_nacre(&["log", "--channel", "cluster", "-n", "500"]);
     assert!(good && err.contains("no quorum") && err.contains("may lack the newest lines"), "{err}");
     assert!(out.contains(": one") && out.contains(": five"), "{out}");
@@ -216,7 +244,14 @@ fn the_log_is_shown_through_changes_of_leader_and_without_a_quorum() {
         let (good, _, err) = cluster.try_nacre(verb);
         assert!(!good && err.contains("majority") && err.contains("nacre mon status"), "{verb:?}: {err}");
     }
-    cluster.nacre(&["up"]);
+    let table = cluster.try_nacre(&["mon", "status"]).1;
+    assert!(table.contains("not reached") && table.contains("mon.2: monitor at"), "{table}");
+    cluster.nacre(&["down", "mon.1"]);
+    let (good, _, err) = cluster.try_nacre(&["status"]);
+    assert!(!good && err.contains("none of 3 monitors answers") && err.contains("nacre mon status"), "{err}");
+    let up = json(&cluster, &["up"]);
+    assert!(up["started"] == 3 && up["notes"].to_string().contains("mon.0, mon.1, mon.2"), "{up}");
     say("six");
-    assert!(cluster.nacre(&["log", "-n", "500"]).contains(": six"));
+    let log = cluster.nacre(&["log", "-n", "500"]);
+    assert!(log.contains(": six") && log.contains("leads in term"), "{log}");
 }

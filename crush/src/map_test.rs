@@ -387,6 +387,16 @@ fn a_rule_that_would_try_for_ever_ends() {
     // Nobody is in.
     assert_eq!(mapper.map_rule(1, 5, 3, &[], None, &mut workspace).unwrap(), []);
     assert_eq!(mapper.map_rule(2, 5, 3, &[], None, &mut workspace).unwrap(), [ITEM_NONE; 3]);
+
+    // Nobody is there. So many places that no machine would come to the end of the tries.
+    for bucket in map.buckets.values_mut() {
+        bucket.items.clear();
+        bucket.weights.clear();
+    }
+    let mapper = Mapper::new(&map).unwrap().with_budget(1 << 20);
+    let many = MAX_POSITIONS;
+    assert_eq!(mapper.map_rule(1, 5, many, &[], None, &mut workspace).unwrap(), []);
+    assert_eq!(mapper.map_rule(2, 5, many, &[], None, &mut workspace).unwrap(), vec![ITEM_NONE; many as usize]);
 }
 
 #[test]

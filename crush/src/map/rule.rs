@@ -344,7 +344,8 @@ impl Run<'_> {
         loop {
             let r = base.wrapping_add(mapper.stride(n, num).wrapping_mul(round));
             let size = mapper.buckets[n as usize].size;
-            if size == 0 || self.spend(size).is_none() {
+            // A bucket without items costs too: rules can ask to try two billion times.
+            if self.spend(size).is_none() || size == 0 {
                 return Sought::Failed;
             }
             // Weight sets by position look at the first position of the choice, not at this one.

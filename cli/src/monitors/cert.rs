@@ -460,8 +460,8 @@ impl Run for Rotate {
         let started = Instant::now();
         // Whoever asks is a member, and is not to be waited for.
         connected.renew(PATIENCE)?;
-        let ask = |abandon: bool| {
-            let request = v1::RotateRequest { anyway: self.anyway && !abandon, abandon };
+        let ask = |going_on: bool| {
+            let request = v1::RotateRequest { anyway: self.anyway, abandon: self.abandon, going_on };
             connected
                 .runtime
                 .block_on(connected.monitors.identities(|mut stub| async move { stub.rotate(request).await }))
@@ -471,15 +471,8 @@ impl Run for Rotate {
         )?;
         let mut under_way = listed.authorities.len() > 1;
         let ended = loop {
-            let reply = ask(self.abandon)?;
+            let reply = ask(under_way)?;
             match reply.step.as_str() {
-                // The last step ends connections of the old authority's certificates, and may end ours before its answer
-                // has come. Asked again the monitors begin another rotation, which nobody wants.
-                "begun" if under_way => {
-                    ask(true)?;
-                    let text = "the former authority is believed no more".into();
-                    break v1::RotateReply { step: "done".into(), text, waiting: Vec::new() };
-                }
                 "waits" if started.elapsed().as_secs() >= self.wait => break reply,
                 "waits" => std::thread::sleep(LOOK_AGAIN),
                 "begun" | "switched" => {

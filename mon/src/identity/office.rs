@@ -397,6 +397,9 @@ impl Office {
             self.commit(&mut turn, who, &Change::Retired(print)).await?;
             return Ok(reply("done", Vec::new(), format!("authority {} is believed no more", hex(&print))));
         }
+        if message.going_on {
+            return Ok(reply("done", Vec::new(), "the former authority is believed no more".into()));
+        }
         if authority.is_none() {
             let text = "the cluster's authority has not reached the monitors yet: ask again";
             return Err(Status::new(Code::Unavailable, text).into());

@@ -298,6 +298,14 @@ fn the_authority_is_replaced_while_the_cluster_runs() {
     assert!(good, "{err}");
     let emil = cluster.client_as("client.emil", Duration::from_secs(10));
     assert!(cluster.runtime.block_on(emil.status(false)).is_ok());
+    // Whoever goes on with one that is over (its last answer was lost) begins none.
+    let admin = cluster.client(SOON);
+    let over = v1::RotateRequest { going_on: true, ..Default::default() };
+    let reply = cluster.runtime.block_on(admin.identities(|mut stub| async move { stub.rotate(over).await }));
+    assert_eq!(reply.unwrap().step, "done");
+    let all =
+        cluster.runtime.block_on(admin.identities(|mut stub| async move { stub.list(v1::CertListRequest {}).await }));
+    assert_eq!(all.unwrap().authorities.len(), 1);
     let (_, out, _) = cluster.try_nacre(&["cert", "rotate", "--wait", "0", "--json"]);
     assert_eq!(json(&out)["step"], "waits", "{out}");
     let dropped = json(&cluster.nacre(&["cert", "rotate", "--abandon", "--json"]));

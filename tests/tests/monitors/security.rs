@@ -120,7 +120,7 @@ async fn make(call: &str, channel: Channel) -> Result<(), tonic::Status> {
         "Cert.SetCaps" => {
             cert.set_caps(v1::SetCapsRequest { name: whom, caps: "* *".into(), now: false }).await.map(drop)
         }
-        "Cert.Rotate" => cert.rotate(v1::RotateRequest { anyway: true, abandon: false }).await.map(drop),
+        "Cert.Rotate" => cert.rotate(v1::RotateRequest { anyway: true, ..Default::default() }).await.map(drop),
         "Cert.Renew" => cert.renew(v1::RenewRequest::default()).await.map(drop),
         "Join.Join" => join.join(v1::JoinRequest::default()).await.map(drop),
         other => panic!("{other} is no call"),

@@ -176,6 +176,19 @@ fn a_primary_of_an_interval_that_is_over_is_not_asked_for_what_came_after() {
     expect_fine(&[23110]);
 }
 
+/// An activation was durable while its primary still waited for a promise to an older one; the next interval, without whoever
+/// had promised, took that start for the end of all that was before, and served while the older primary still read.
+#[test]
+fn no_start_is_durable_before_old_promises_are_over() {
+    expect_fine(&[191_740]);
+}
+
+/// A damaged object was known as missing when the log of others said that it was gone: its remains stayed in the store.
+#[test]
+fn a_damaged_object_that_is_removed_meanwhile_is_gone() {
+    expect_fine(&[153_061]);
+}
+
 /// A block of an object that was being given to a member in a backfill had rotted: the good copy was fetched, and never
 /// sent on.
 #[test]

@@ -375,7 +375,8 @@ impl Log {
     ///
     /// For each object that a divergent or a new entry touches: the target is what the authoritative log leaves it at,
     /// or, where that log does not mention it, what it was before the first divergent entry. If the store has just
-    /// that, nothing is missing; if the target is absence, the object is removed; else it is missing.
+    /// that, nothing is missing; if the target is absence, the object is removed; else it is missing. Of a damaged one
+    /// it is said that nothing is there, and yet its remains are: absence is made of whatever was missing too.
     pub fn merge(
         &mut self,
         part: &LogPart,
@@ -425,7 +426,7 @@ impl Log {
             let have = missing.get(&oid).map_or(t.had, |m| m.have);
             let item = match t.target {
                 None => {
-                    if have.is_some() {
+                    if have.is_some() || missing.contains_key(&oid) {
                         out.remove.push(oid.clone());
                     }
                     None
@@ -478,3 +479,7 @@ pub(crate) fn meta_key<K: crate::format::Codec>(kind: u8, key: &K) -> Bytes {
     key.put(&mut out);
     Bytes::from(out)
 }
+
+#[cfg(test)]
+#[path = "log_test.rs"]
+mod tests;

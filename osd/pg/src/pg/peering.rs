@@ -2,8 +2,9 @@
 //!
 //! `get_info` asks everyone of the prior set; `get_log` takes over the authoritative log if another holds it;
 //! `wait_up_thru` lets the map record that this primary lives in this interval, so that a later one knows it may have
-//! taken writes; `activating` makes the log durable on every member, each of which answers with what it lacks;
-//! `wait_lease` lets the old primary's read lease run out. Reasons: docs/internals/last-activation.md.
+//! taken writes; `wait_lease` lets the old primary's read lease run out; `activating` makes the log durable on every member,
+//! each of which answers with what it lacks. In this order, since a durable activation stands for what was before it: also
+//! for promises to older primaries, of which nobody asks any more. Reasons: docs/internals/last-activation.md.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -40,8 +41,8 @@ pub(crate) enum Stage {
     WaitActing { want: Vec<OsdId> },
     GetLog { from: OsdId },
     WaitUpThru,
-    Activating { waiting: BTreeSet<OsdId> },
     WaitLease,
+    Activating { waiting: BTreeSet<OsdId> },
     Active,
     Peered,
 }
@@ -55,8 +56,8 @@ impl Stage {
             Stage::WaitActing { .. } => "wait_acting",
             Stage::GetLog { .. } => "get_log",
             Stage::WaitUpThru => "wait_up_thru",
-            Stage::Activating { .. } => "activating",
             Stage::WaitLease => "wait_lease",
+            Stage::Activating { .. } => "activating",
             Stage::Active => "active",
             Stage::Peered => "peered",
         }
@@ -71,7 +72,7 @@ pub(crate) struct Primary {
     pub(crate) peers: BTreeMap<OsdId, Peer>,
     /// Members besides this osd: acting, and those of up that are being filled.
     pub(crate) members: BTreeSet<OsdId>,
-    /// No reads or writes before this: an older primary may still answer reads.
+    /// No activation before this: an older primary may still answer reads.
     pub(crate) old_lease: Time,
     /// What was promised to older primaries: by whom, to whom (none: it forgot), until when at the latest.
     pub(crate) promises: Vec<(OsdId, Option<OsdId>, Time)>,
@@ -241,7 +242,7 @@ impl PlacementGroup {
             p.promises.retain(|(by, ..)| *by != from);
             p.promises.push((from, holder, until));
         }
-        let started = p.is_started() || matches!(p.stage, Stage::Activating { .. } | Stage::WaitLease);
+        let started = p.is_started() || matches!(p.stage, Stage::Activating { .. });
         if started && p.members.contains(&from) {
             return;
         }
@@ -288,7 +289,7 @@ impl PlacementGroup {
         let view = std::sync::Arc::clone(&self.view);
         let Role::Primary(p) = &mut self.role else { return };
         match p.stage {
-            Stage::Active | Stage::Peered | Stage::Activating { .. } | Stage::WaitLease => {
+            Stage::Active | Stage::Peered | Stage::Activating { .. } => {
                 // Strays that went down can help no more.
                 let members = p.members.clone();
                 p.peers.retain(|o, _| members.contains(o) || view.osd(*o).up);
@@ -308,7 +309,7 @@ impl PlacementGroup {
         match &p.stage {
             // Own writes on their way to the disk could still be lost: the choice waits for them too.
             Stage::GetInfo { waiting } if waiting.is_empty() && self.desk.commits.is_empty() => self.choose(cx),
-            Stage::WaitUpThru if self.is_recorded() => self.activate(cx),
+            Stage::WaitUpThru if self.is_recorded() => self.activate_after_lease(cx, "map"),
             _ => {}
         }
     }
@@ -448,19 +449,26 @@ impl PlacementGroup {
 
     fn log_is_right(&mut self, cx: &mut Step<'_>, by: &'static str) {
         if self.is_recorded() {
-            self.activate_from(cx, by);
+            self.activate_after_lease(cx, by);
         } else {
             cx.out.push(Output::Ask(Request::UpThru));
             self.stage(cx, Stage::WaitUpThru, by);
         }
     }
 
-    fn activate(&mut self, cx: &mut Step<'_>) {
-        self.activate_from(cx, "map");
+    /// Activates once no older primary may answer reads.
+    fn activate_after_lease(&mut self, cx: &mut Step<'_>, by: &'static str) {
+        let until = self.old_lease_until();
+        if until > cx.now && !self.cfg.is(Fault::IgnoreOldLease) {
+            cx.out.push(Output::Arm { id: TimerId::OldLease { interval: self.info.interval.0 }, at: until });
+            self.stage(cx, Stage::WaitLease, by);
+        } else {
+            self.activate(cx, by);
+        }
     }
 
     /// Makes the chosen log durable here and on every member.
-    fn activate_from(&mut self, cx: &mut Step<'_>, by: &'static str) {
+    pub(super) fn activate(&mut self, cx: &mut Step<'_>, by: &'static str) {
         // Below min_size nothing is decided: past intervals do not count such a one, so nobody must ask for its log.
         if self.is_enough() || self.cfg.is(Fault::StartBelowMin) {
             self.info.started = self.info.interval;
@@ -602,12 +610,6 @@ impl PlacementGroup {
         for &o in p.members.iter().chain(std::iter::once(&self.me)) {
             p.durable.entry(o).or_insert(head);
         }
-        let until = self.old_lease_until();
-        if until > cx.now && !self.cfg.is(Fault::IgnoreOldLease) {
-            cx.out.push(Output::Arm { id: TimerId::OldLease { interval: self.info.interval.0 }, at: until });
-            self.stage(cx, Stage::WaitLease, "activated");
-            return;
-        }
         self.start(cx, "activated");
     }
 
@@ -616,7 +618,7 @@ impl PlacementGroup {
     }
 
     /// Serve.
-    pub(crate) fn start(&mut self, cx: &mut Step<'_>, by: &'static str) {
+    fn start(&mut self, cx: &mut Step<'_>, by: &'static str) {
         let enough = self.is_enough();
         self.stage(cx, if enough { Stage::Active } else { Stage::Peered }, by);
         if enough {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use nacre_proto::ids::{Epoch, OsdId, PgId, PoolId};
 
 use crate::PlacementGroup;
-use crate::io::{Duration, Input, Output, Step, Time};
+use crate::io::{Duration, Input, Output, Step, Time, TimerId};
+use crate::log::{Dups, LogPart};
 use crate::msg::{Body, Cursor, PeerMsg};
-use crate::state::{Config, History, Info};
+use crate::state::{Config, History, Info, Stats};
 use crate::view::{OsdSight, PastIntervals, PoolRules, View};
 
 const PG: PgId = PgId { pool: PoolId(1), seed: 0 };
@@ -137,4 +138,41 @@ fn a_promise_is_void_once_its_holder_has_spoken() {
     // Forgotten: whoever it can have been given to has to have spoken.
     assert!(lease(None, false) > Time(0));
     assert_eq!(lease(None, true), Time(0));
+}
+
+/// A durable activation stands for all that was before it, promises to older primaries too: nobody asks for them again.
+#[test]
+fn nothing_is_activated_before_an_old_promise_is_over() {
+    let all = [0, 1, 2];
+    let map = |epoch, acting| view(epoch, acting, &all);
+    let first = map(1, [0, 2]);
+    let mut core = PlacementGroup::create(PG, OsdId(1), Arc::new(Config::default()), Arc::clone(&first), Epoch(1));
+    // The first one is cut off, and nobody knows whether it still reads.
+    let mut cut = (*map(3, [1, 2])).clone();
+    Arc::make_mut(&mut cut.osds).get_mut(&OsdId(0)).unwrap().up = false;
+    for map in [first, map(2, [0, 2]), Arc::new(cut)] {
+        step(&mut core, Input::Map(map));
+    }
+    let say = |core: &mut PlacementGroup, body| {
+        step(core, Input::Peer { from: OsdId(2), msg: PeerMsg { epoch: Epoch(3), interval: Epoch(3), body } });
+    };
+    let history = History { created: Epoch(1), started: Epoch(1), clean: Epoch(0) };
+    let info = Box::new(Info { epoch: Epoch(3), interval: Epoch(3), started: Epoch(1), history, ..Info::new(PG) });
+    let (past, lease) = (PastIntervals::default(), Duration::ms(800));
+    say(&mut core, Body::Info { info, past, lease, holder: Some(OsdId(0)), asked: true });
+    let log = Body::Log { part: LogPart::default(), dups: Dups::default(), stats: Stats::default() };
+    say(&mut core, log);
+    assert_eq!((core.state(), core.info.started), ("wait_lease", Epoch(0)), "{}", core.explain());
+    // when the time is not over yet, and when it is
+    let mut ring = |now| {
+        let mut out = Vec::new();
+        let timer = Input::Timer(TimerId::OldLease { interval: 3 });
+        core.step(&mut Step { now, wall_ms: 1, out: &mut out }, timer);
+        let told =
+            out.iter().any(|o| matches!(o, Output::Send { msg: PeerMsg { body: Body::Activate { .. }, .. }, .. }));
+        (core.state(), told)
+    };
+    assert_eq!(ring(Time(1) + Duration::ms(799)), ("wait_lease", false));
+    assert_eq!(ring(Time(1) + Duration::ms(800)), ("activating", true));
+    assert_eq!(core.info.started, Epoch(3));
 }

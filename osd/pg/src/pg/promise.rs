@@ -15,7 +15,7 @@ impl PlacementGroup {
         }
         let until = self.old_lease_until();
         if until <= cx.now {
-            self.start(cx, "timer");
+            self.activate(cx, "timer");
         } else {
             cx.out.push(Output::Arm { id: TimerId::OldLease { interval: self.info.interval.0 }, at: until });
         }

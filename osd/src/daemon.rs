@@ -31,7 +31,6 @@ use nacre_proto::v1::{
     FailureReport, FailureReports, MapCommand, OsdBeacon, OsdBoot, OsdStopping, PgReport, PgSet, PgTemp, Place, UpThru,
 };
 use nacre_store::{DiskStore, Fullness, Identity, ObjectStore, StoreConfig, StoreError};
-use serde_json::{Map as Object, Value, json};
 use tokio::sync::mpsc;
 
 use crate::courier::Couriers;
@@ -123,6 +122,14 @@ pub enum DaemonError {
     /// Its groups cannot be loaded.
     #[error("loading the placement groups: {0}")]
     Groups(String),
+    /// A shard has no thread.
+    #[error("starting the thread of shard {index}: {source}; `shards` says how many there are to be")]
+    Thread {
+        /// Which.
+        index: usize,
+        /// Why.
+        source: io::Error,
+    },
     /// Its place.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -358,7 +365,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
                 while let Some(part) = shown.recv().await {
                     parts.push(part);
                 }
-                if there { Ok(together(parts)) } else { Err("a shard has ended".to_owned()) }
+                if there { Ok(shard::together(parts)) } else { Err("a shard has ended".to_owned()) }
             }
         }
     });
@@ -366,7 +373,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     let first = all.next().map(|(_, (shard, queue))| tokio::spawn(shard.run(queue)));
     let mut threads = Vec::new();
     for (index, (shard, queue)) in all {
-        let failed = |source| DaemonError::File { path: format!("the thread of shard {index}").into(), source };
+        let failed = |source| DaemonError::Thread { index, source };
         let runtime = nacre_net::daemon::current_thread_runtime().map_err(failed)?;
         running.couriers.pulse().watch(runtime.handle().clone());
         let thread = std::thread::Builder::new().name(format!("shard-{index}"));
@@ -384,10 +391,9 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
     node.take_leave("the OSD stops").await;
     serving.abort();
     running.ground.shards.all(|| Event::Stop);
-    if let Some(Err(error)) = match first {
-        Some(first) => Some(first.await),
-        None => None,
-    } {
+    if let Some(first) = first
+        && let Err(error) = first.await
+    {
         tracing::error!(%error, "the first shard had panicked");
     }
     for thread in threads {
@@ -642,31 +648,6 @@ impl Running {
         let told = tokio::time::timeout(Duration::from_secs(2), execute(&self.monitors, stopping)).await;
         tracing::info!(took_ms = millis(began.elapsed()), told = matches!(told, Ok(Ok(()))), "said goodbye");
     }
-}
-
-/// What several shards show of their operations, as one: oldest first, as each of them has it.
-fn together(parts: Vec<Value>) -> Value {
-    let mut all = Object::new();
-    let (mut waiting, mut rate) = (Object::new(), 0.0);
-    for part in parts {
-        for (list, entries) in part.as_object().into_iter().flatten().filter(|(_, entries)| entries.is_array()) {
-            if let (Some(entries), Value::Array(list)) =
-                (entries.as_array(), all.entry(list).or_insert_with(|| json!([])))
-            {
-                list.extend(entries.iter().cloned());
-            }
-        }
-        for (class, count) in part["background"]["waiting"].as_object().into_iter().flatten() {
-            let before = waiting.get(class).and_then(Value::as_u64).unwrap_or(0);
-            waiting.insert(class.clone(), json!(before + count.as_u64().unwrap_or(0)));
-        }
-        rate += part["background"]["mib_s"].as_f64().unwrap_or(0.0);
-    }
-    for list in all.values_mut().filter_map(Value::as_array_mut) {
-        list.sort_by_key(|entry| std::cmp::Reverse(entry["age_us"].as_u64()));
-    }
-    all.insert("background".into(), json!({ "waiting": waiting, "mib_s": rate }));
-    Value::Object(all)
 }
 
 async fn execute(monitors: &MonClient, verb: Map) -> Result<(), Status> {

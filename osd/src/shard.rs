@@ -46,6 +46,7 @@ mod room;
 
 pub use follow::oldest_epoch;
 use ops::Ops;
+pub use ops::together;
 use pace::{Job, Pace};
 use room::{RETRY, Scrubbed, Stuck};
 
@@ -394,7 +395,11 @@ impl<O: Outside> Shard<O> {
                 *self.late.lock().unwrap_or_else(PoisonError::into_inner) = (count, why.unwrap_or_default());
                 self.begin_scrubs();
             }
-            Event::Adopt(pg, epoch, child) => self.adopt(pg, epoch, child),
+            Event::Adopt(pg, epoch, child) => {
+                self.adopt(pg, epoch, child);
+                // If it was not there, and this OSD leads it.
+                self.make_groups();
+            }
             Event::Slot(slot) => self.told_slot(slot),
             Event::Stop => {}
         }
@@ -525,6 +530,7 @@ impl<O: Outside> Shard<O> {
         self.stuck.remove(&pg);
         self.scrubbed.remove(&pg);
         self.ops.forget(pg);
+        self.barren(pg);
         self.work_slots(|slots| slots.dropped(pg, core));
     }
 

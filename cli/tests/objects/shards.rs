@@ -44,6 +44,12 @@ async fn groups_split_over_the_shards_of_osds_while_clients_write_and_an_osd_is_
     let pid =
         |osd: u32| std::fs::read_to_string(running.0.path().join(format!("var/pearl/run/osd.{osd}.pid"))).unwrap();
     let before: Vec<String> = (0..3).map(pid).collect();
+    let threads = std::fs::read_dir(format!("/proc/{}/task", before[1].trim())).unwrap();
+    let named = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).unwrap());
+    let mut shards: Vec<String> =
+        named.map(|name| name.trim().to_owned()).filter(|n| n.starts_with("shard-")).collect();
+    shards.sort();
+    assert_eq!(shards, ["shard-1", "shard-2"], "the first is with the connections");
     let frozen = before[1].trim();
     assert!(Command::new("kill").args(["-STOP", frozen]).status().unwrap().success());
     tokio::task::block_in_place(|| {

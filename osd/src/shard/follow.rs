@@ -46,7 +46,6 @@ impl<O: Outside> Shard<O> {
         }
         self.feed(&sight);
         self.drain();
-        self.settle_births();
         let tuning = Tuning::of(&sight.map, self.me);
         let known = |session: &SessionId| before.as_ref().is_some_and(|before| before.map.is_fenced(*session));
         let fenced: Vec<SessionId> = sight.map.fenced.keys().filter(|session| !known(session)).copied().collect();
@@ -79,30 +78,34 @@ impl<O: Outside> Shard<O> {
         }
         let gone: Vec<PgId> = self.expected.keys().filter(|pg| sight.view(**pg).is_none()).copied().collect();
         for pg in gone {
-            self.owed.retain(|child, parent| *child != pg && *parent != pg);
+            self.barren(pg);
             for event in self.expected.remove(&pg).unwrap_or_default() {
                 self.take(event);
             }
         }
     }
 
-    /// A map splits groups.
+    /// A map splits groups. A parent that is here makes its children when it is fed that map (or later, if it waits for
+    /// room); one that is itself expected, when it has come; no other ever does.
     fn expect(&mut self, births: Vec<(PgId, PgId)>) {
+        let mut without = Vec::new();
         for (child, parent) in births {
             if self.shards.of(child) == self.index {
                 self.expected.entry(child).or_default();
             }
             if self.shards.of(parent) == self.index {
                 self.owed.insert(child, parent);
+                if !self.groups.contains_key(&parent) && !self.expected.contains_key(&parent) {
+                    without.push(parent);
+                }
             }
         }
+        without.into_iter().for_each(|parent| self.barren(parent));
     }
 
-    /// Of groups that a split was to make of groups here: those that are not made, because this OSD has no such parent.
-    /// One that waits for room, or is itself still to be made, makes them later.
-    pub(super) fn settle_births(&mut self) {
-        let comes = |parent: &PgId| self.stuck.contains_key(parent) || self.expected.contains_key(parent);
-        let void: Vec<PgId> = self.owed.iter().filter(|(_, parent)| !comes(parent)).map(|(child, _)| *child).collect();
+    /// A group makes no children: it is not here, or goes. Nobody is to wait for them.
+    pub(super) fn barren(&mut self, parent: PgId) {
+        let void: Vec<PgId> = self.owed.iter().filter(|(_, of)| **of == parent).map(|(child, _)| *child).collect();
         for child in void {
             self.owed.remove(&child);
             self.hand_over(child, self.epoch(), None);
@@ -125,30 +128,28 @@ impl<O: Outside> Shard<O> {
             self.early.push_back((epoch, Event::Adopt(pg, epoch, child)));
             return;
         }
-        let made = child.is_some();
-        if let Some(child) = child {
-            let number = self.number();
-            self.groups.insert(pg, (number, *child));
-            if self.maps.last().is_some_and(|sight| sight.view(pg).is_none()) {
-                self.remove(pg);
-            } else {
-                for epoch in epoch.0..=self.epoch().0 {
-                    match self.maps.get(Epoch(epoch)).and_then(|sight| sight.view(pg)) {
-                        Some(view) => self.work.push_back((pg, number, Input::Map(view))),
-                        None => {
-                            self.outside.broken(format!("pg {pg} was split off in epoch {epoch}, whose map is gone"))
-                        }
-                    }
-                }
-            }
+        match child {
+            Some(child) => self.follow_from(pg, epoch, child),
+            None => self.barren(pg),
         }
         for event in self.expected.remove(&pg).unwrap_or_default() {
             self.take(event);
         }
-        if !made {
-            self.make_groups();
+    }
+
+    /// A group that comes from elsewhere, and the maps from its epoch on.
+    fn follow_from(&mut self, pg: PgId, epoch: Epoch, child: Box<PlacementGroup>) {
+        let number = self.number();
+        self.groups.insert(pg, (number, *child));
+        if self.maps.last().is_some_and(|sight| sight.view(pg).is_none()) {
+            return self.remove(pg);
         }
-        self.settle_births();
+        for epoch in epoch.0..=self.epoch().0 {
+            match self.maps.get(Epoch(epoch)).and_then(|sight| sight.view(pg)) {
+                Some(view) => self.work.push_back((pg, number, Input::Map(view))),
+                None => self.outside.broken(format!("pg {pg} was split off in epoch {epoch}, whose map is gone")),
+            }
+        }
     }
 
     /// The pool is gone, and with it the group.

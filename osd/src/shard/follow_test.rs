@@ -1,4 +1,4 @@
-//! Splits over two shards, step by step: who makes a child, who has it, and what comes for it too early.
+//! Splits over several shards, step by step: who makes a child, who has it, and what comes for it too early.
 
 use std::sync::Mutex;
 
@@ -59,8 +59,8 @@ fn pg_num(count: u32) -> Verb {
     Verb::PoolSet(PoolSet { pool: "few".into(), option: "pg_num".into(), value: count.to_string() })
 }
 
-/// An OSD of two shards, and what is in their queues.
-struct Two {
+/// An OSD of several shards, and what is in their queues.
+struct Osd {
     map: ClusterMap,
     pool: PoolId,
     shards: Vec<Shard<Arc<Nowhere>>>,
@@ -68,23 +68,23 @@ struct Two {
     outside: Arc<Nowhere>,
 }
 
-impl Two {
-    /// With a pool of one group, that all three OSDs hold.
-    fn new() -> Two {
+impl Osd {
+    /// With so many shards and a pool of so many groups, each of which all three OSDs hold.
+    fn new(count: u64, groups: u32) -> Osd {
         let mut map = ClusterMap::empty(Uuid([3; 16]));
-        let pool = Verb::PoolCreate(PoolCreate { name: "few".into(), pg_num: Some(1), ..PoolCreate::default() });
+        let pool = Verb::PoolCreate(PoolCreate { name: "few".into(), pg_num: Some(groups), ..PoolCreate::default() });
         for verb in [boot(0), boot(1), boot(2), pool] {
             map = after(&map, verb);
         }
         let pool = *map.pools.iter().next().unwrap().0;
-        let (shards, queues) = Shards::new(2);
+        let (shards, queues) = Shards::new(count);
         let ground = Ground::new(ME, shards, Arc::new(MemoryStore::new(1 << 30)));
         let outside = Arc::new(Nowhere::default());
         let mut history = History::default();
         history.push(Arc::new(Sight::first(map.clone()).unwrap()));
         let load =
             |index| Shard::load(index, &ground, Config::default(), history.clone(), Arc::clone(&outside), &[]).unwrap();
-        Two { map, pool, shards: vec![load(0), load(1)], queues, outside }
+        Osd { map, pool, shards: (0..count as usize).map(load).collect(), queues, outside }
     }
 
     fn pg(&self, seed: u32) -> PgId {
@@ -116,7 +116,7 @@ impl Two {
 
     /// Everything that shards have for each other.
     fn deliver(&mut self) {
-        for index in [0, 1, 0, 1] {
+        for index in (0..self.shards.len()).cycle().take(3 * self.shards.len()) {
             while let Ok(event) = self.queues[index].try_recv() {
                 self.shards[index].take(event);
                 self.shards[index].drain();
@@ -127,14 +127,14 @@ impl Two {
 
 #[test]
 fn a_child_for_another_shard_is_waited_for_there_and_follows_all_maps_from_its_birth_on() {
-    let mut two = Two::new();
-    two.make(0);
-    let (parent, child) = (two.pg(0), two.pg(1));
-    let split = two.next_map(pg_num(2));
-    let later = two.next_map(boot(3));
+    let mut osd = Osd::new(2, 1);
+    osd.make(0);
+    let (parent, child) = (osd.pg(0), osd.pg(1));
+    let split = osd.next_map(pg_num(2));
+    let later = osd.next_map(boot(3));
     // given that the child's shard hears of the split first, and of the map after it
-    assert!(!std::ptr::eq(two.home(0), two.home(1)), "they are in different shards");
-    let home = two.home(1);
+    assert!(!std::ptr::eq(osd.home(0), osd.home(1)), "they are in different shards");
+    let home = osd.home(1);
     home.take(Event::Sight(Arc::clone(&split)));
     home.take(Event::Sight(Arc::clone(&later)));
     // when somebody wants something of the child
@@ -143,67 +143,90 @@ fn a_child_for_another_shard_is_waited_for_there_and_follows_all_maps_from_its_b
     assert_eq!(home.expected.get(&child).map(Vec::len), Some(1));
     assert!(home.groups.is_empty());
     // until the parent has followed
-    two.home(0).take(Event::Sight(split));
-    two.deliver();
-    let home = two.home(1);
+    osd.home(0).take(Event::Sight(split));
+    osd.deliver();
+    let home = osd.home(1);
     assert!(home.expected.is_empty());
     assert_eq!(home.groups.get(&child).map(|(_, group)| group.epoch()), Some(later.epoch()));
-    assert!(two.home(0).groups.contains_key(&parent) && two.home(0).owed.is_empty());
-    assert!(two.outside.0.lock().unwrap().is_empty());
+    assert!(osd.home(0).groups.contains_key(&parent) && osd.home(0).owed.is_empty());
+    assert!(osd.outside.0.lock().unwrap().is_empty());
 }
 
 #[test]
 fn a_child_that_comes_before_its_map_waits_for_that() {
-    let mut two = Two::new();
-    two.make(0);
-    let child = two.pg(1);
-    let split = two.next_map(pg_num(2));
-    two.home(0).take(Event::Sight(Arc::clone(&split)));
-    two.deliver();
-    assert!(two.home(1).groups.is_empty());
-    two.home(1).take(Event::Sight(Arc::clone(&split)));
-    assert_eq!(two.home(1).groups.get(&child).map(|(_, group)| group.epoch()), Some(split.epoch()));
-    assert!(two.home(1).expected.is_empty());
+    let mut osd = Osd::new(2, 1);
+    osd.make(0);
+    let child = osd.pg(1);
+    let split = osd.next_map(pg_num(2));
+    osd.home(0).take(Event::Sight(Arc::clone(&split)));
+    osd.deliver();
+    assert!(osd.home(1).groups.is_empty());
+    osd.home(1).take(Event::Sight(Arc::clone(&split)));
+    assert_eq!(osd.home(1).groups.get(&child).map(|(_, group)| group.epoch()), Some(split.epoch()));
+    assert!(osd.home(1).expected.is_empty());
 }
 
 #[test]
 fn without_a_parent_here_nobody_waits_also_not_for_the_children_of_children() {
-    let mut two = Two::new();
-    let first = two.next_map(pg_num(2));
-    let second = two.next_map(pg_num(8));
+    let mut osd = Osd::new(2, 1);
+    let first = osd.next_map(pg_num(2));
+    let second = osd.next_map(pg_num(8));
     // The shard of the child hears of both splits before it hears that there is no parent.
-    two.home(1).take(Event::Sight(Arc::clone(&first)));
-    two.home(1).take(Event::Sight(Arc::clone(&second)));
-    assert!(!two.home(1).expected.is_empty());
-    two.home(0).groups.clear();
-    two.home(0).take(Event::Sight(first));
-    two.home(0).take(Event::Sight(second));
-    two.deliver();
-    for shard in &two.shards {
+    osd.home(1).take(Event::Sight(Arc::clone(&first)));
+    osd.home(1).take(Event::Sight(Arc::clone(&second)));
+    assert!(!osd.home(1).expected.is_empty());
+    osd.home(0).groups.clear();
+    osd.home(0).take(Event::Sight(first));
+    osd.home(0).take(Event::Sight(second));
+    osd.deliver();
+    for shard in &osd.shards {
         assert!(shard.expected.is_empty() && shard.owed.is_empty(), "{:?} {:?}", shard.expected, shard.owed);
     }
     // What this OSD leads it makes itself, each where it belongs.
-    for (index, shard) in two.shards.iter().enumerate() {
+    for (index, shard) in osd.shards.iter().enumerate() {
         assert!(shard.groups.keys().all(|pg| shard.shards.of(*pg) == index));
     }
 }
 
 #[test]
 fn a_pool_that_goes_leaves_nobody_waiting() {
-    let mut two = Two::new();
-    two.make(0);
-    let split = two.next_map(pg_num(2));
+    let mut osd = Osd::new(2, 1);
+    osd.make(0);
+    let split = osd.next_map(pg_num(2));
     let gone =
-        two.next_map(Verb::PoolRemove(nacre_proto::v1::PoolRemove { pool: "few".into(), confirm: "few".into() }));
-    two.home(1).take(Event::Sight(Arc::clone(&split)));
-    assert!(!two.home(1).expected.is_empty());
-    two.home(1).take(Event::Sight(Arc::clone(&gone)));
-    assert!(two.home(1).expected.is_empty());
+        osd.next_map(Verb::PoolRemove(nacre_proto::v1::PoolRemove { pool: "few".into(), confirm: "few".into() }));
+    osd.home(1).take(Event::Sight(Arc::clone(&split)));
+    assert!(!osd.home(1).expected.is_empty());
+    osd.home(1).take(Event::Sight(Arc::clone(&gone)));
+    assert!(osd.home(1).expected.is_empty());
     // The child comes all the same, and goes again with what it has on disk.
-    two.home(0).take(Event::Sight(split));
-    two.home(0).take(Event::Sight(gone));
-    two.deliver();
+    osd.home(0).take(Event::Sight(split));
+    osd.home(0).take(Event::Sight(gone));
+    osd.deliver();
     assert!(
-        two.shards.iter().all(|shard| shard.groups.is_empty() && shard.expected.is_empty() && shard.owed.is_empty())
+        osd.shards.iter().all(|shard| shard.groups.is_empty() && shard.expected.is_empty() && shard.owed.is_empty())
     );
+}
+
+#[test]
+fn no_child_is_given_up_before_its_parent_had_its_turn() {
+    // given a shard with two groups, each of which makes children for its own shard and for both others
+    let mut osd = Osd::new(3, 4);
+    (0..4).for_each(|seed| osd.make(seed));
+    let split = osd.next_map(pg_num(16));
+    let (first, second) = (osd.pg(0), osd.pg(3));
+    let home = osd.shards[0].shards.of(first);
+    assert_eq!(home, osd.shards[0].shards.of(second));
+    osd.shards[home].take(Event::Sight(split));
+    // then each child is told of once, as made
+    let told: Vec<(PgId, bool)> = (osd.queues.iter_mut().enumerate().filter(|(index, _)| *index != home))
+        .flat_map(|(_, queue)| std::iter::from_fn(|| queue.try_recv().ok()).collect::<Vec<_>>())
+        .filter_map(|event| match event {
+            Event::Adopt(pg, _, child) => Some((pg, child.is_some())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert!(told.iter().all(|(_, made)| *made), "{told:?}");
+    assert!(osd.shards[home].owed.is_empty() && osd.shards[home].groups.len() == 4);
 }

@@ -14,7 +14,7 @@ use nacre_pg::io::{Time, TxnId};
 use nacre_pg::log::ReqId;
 use nacre_pg::op::{ClientOp, Op, OpId};
 use nacre_proto::ids::{ObjectId, PgId};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Remembered of those that are over.
 const RECENT: usize = 200;
@@ -164,6 +164,31 @@ impl Entry {
     }
 }
 
+/// What several shards show of their operations, as one: oldest first, as each of them has it.
+pub fn together(parts: Vec<Value>) -> Value {
+    let mut all = Map::new();
+    let (mut waiting, mut rate) = (Map::new(), 0.0);
+    for part in parts {
+        for (list, entries) in part.as_object().into_iter().flatten().filter(|(_, entries)| entries.is_array()) {
+            if let (Some(entries), Value::Array(list)) =
+                (entries.as_array(), all.entry(list).or_insert_with(|| json!([])))
+            {
+                list.extend(entries.iter().cloned());
+            }
+        }
+        for (class, count) in part["background"]["waiting"].as_object().into_iter().flatten() {
+            let before = waiting.get(class).and_then(Value::as_u64).unwrap_or(0);
+            waiting.insert(class.clone(), json!(before + count.as_u64().unwrap_or(0)));
+        }
+        rate += part["background"]["mib_s"].as_f64().unwrap_or(0.0);
+    }
+    for list in all.values_mut().filter_map(Value::as_array_mut) {
+        list.sort_by_key(|entry| std::cmp::Reverse(entry["age_us"].as_u64()));
+    }
+    all.insert("background".into(), json!({ "waiting": waiting, "mib_s": rate }));
+    Value::Object(all)
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -228,5 +253,22 @@ mod tests {
         assert_eq!(all["slow"].as_array().unwrap().len(), 1);
         assert_eq!(all["recent"].as_array().unwrap().len(), RECENT);
         assert!(ops.journal.is_empty());
+    }
+
+    #[test]
+    fn several_shards_show_their_operations_as_one() {
+        let shard = |ages: [u64; 2], reads: u64| {
+            let recent = ages.map(|age| json!({ "age_us": age }));
+            json!({
+                "in_flight": [], "recent": recent,
+                "background": { "waiting": { "scrub": reads }, "mib_s": 16.0 },
+            })
+        };
+        let all = together(vec![shard([50, 10], 1), shard([70, 30], 4)]);
+        let ages: Vec<u64> =
+            all["recent"].as_array().unwrap().iter().map(|op| op["age_us"].as_u64().unwrap()).collect();
+        assert_eq!(ages, [70, 50, 30, 10]);
+        assert_eq!(all["in_flight"], json!([]));
+        assert_eq!(all["background"], json!({ "waiting": { "scrub": 5 }, "mib_s": 32.0 }));
     }
 }

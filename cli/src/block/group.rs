@@ -7,7 +7,7 @@ use nacre_block::group;
 use serde_json::json;
 
 use super::{At, Spot};
-use crate::output::{JsonFlag, Out};
+use crate::output::{Align, JsonFlag, Out, Table};
 use crate::run::{Run, Verdict};
 
 /// Take snapshots of several images at one moment.
@@ -27,6 +27,8 @@ enum Verb {
     Add(Add),
     Drop(Drop),
     Snap(Snap),
+    SnapLs(SnapLs),
+    SnapRm(SnapRm),
 }
 
 impl Run for Noun {
@@ -38,6 +40,8 @@ impl Run for Noun {
             Verb::Add(verb) => verb.run(out),
             Verb::Drop(verb) => verb.run(out),
             Verb::Snap(verb) => verb.run(out),
+            Verb::SnapLs(verb) => verb.run(out),
+            Verb::SnapRm(verb) => verb.run(out),
         }
     }
 }
@@ -184,6 +188,58 @@ impl Run for Snap {
         self.at.with(|cluster| async move {
             let pool = self.group.room.open(&cluster).await?;
             Ok(group::snapshot(&pool, &self.group.image, &name).await?)
+        })?;
+        Ok(Verdict::Good)
+    }
+}
+
+/// List the snapshots of a group, oldest first.
+#[derive(Args)]
+#[command(after_long_help = "--json: [{snapshot, images: how many of the group's have it}]")]
+struct SnapLs {
+    #[command(flatten)]
+    at: At,
+    /// The group.
+    group: Spot,
+    #[command(flatten)]
+    json: JsonFlag,
+}
+
+impl Run for SnapLs {
+    fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
+        let name = self.group.whole()?.to_owned();
+        let found = self.at.with(|cluster| async move {
+            Ok(group::snapshots(&self.group.room.open(&cluster).await?, &name).await?)
+        })?;
+        if self.json.json {
+            let line = |(snapshot, images): &(String, usize)| json!({ "snapshot": snapshot, "images": images });
+            out.json(&found.iter().map(line).collect::<Vec<_>>())?;
+            return Ok(Verdict::Good);
+        }
+        let mut table = Table::new(&[("SNAPSHOT", Align::Left), ("IMAGES", Align::Right)]);
+        for (snapshot, images) in found {
+            table.row([snapshot, images.to_string()]);
+        }
+        table.print(out)?;
+        Ok(Verdict::Good)
+    }
+}
+
+/// Remove a snapshot of a group from all its images; from none, if one of them has clones of it.
+#[derive(Args)]
+struct SnapRm {
+    #[command(flatten)]
+    at: At,
+    /// POOL/GROUP@SNAPSHOT.
+    group: Spot,
+}
+
+impl Run for SnapRm {
+    fn run(self, _out: &mut Out) -> anyhow::Result<Verdict> {
+        let name = self.group.snapshot()?.to_owned();
+        self.at.with(|cluster| async move {
+            let pool = self.group.room.open(&cluster).await?;
+            Ok(group::remove_snapshot(&pool, &self.group.image, &name).await?)
         })?;
         Ok(Verdict::Good)
     }

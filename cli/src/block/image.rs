@@ -7,7 +7,7 @@ use nacre_block::{Image, Use, create, directory};
 use serde_json::json;
 
 use super::snap::shown;
-use super::{At, Room, Spot, bytes, order, size};
+use super::{At, Room, ShapeArgs, Spot, bytes, size};
 use crate::monitors::moment;
 use crate::output::{Align, JsonFlag, Out, Table};
 use crate::run::{Run, Verdict};
@@ -22,18 +22,17 @@ pub(super) struct Create {
     /// How large, as in 100GiB.
     #[arg(long, short, value_parser = size)]
     size: u64,
-    /// How large its objects are: a power of two from 4KiB to 32MiB.
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4MiB")]
-    object_size: u64,
+    #[command(flatten)]
+    shape: ShapeArgs,
 }
 
 impl Run for Create {
     fn run(self, _out: &mut Out) -> anyhow::Result<Verdict> {
         let name = self.image.whole()?.to_owned();
-        let order = order(self.object_size)?;
+        let shape = self.shape.shape()?;
         self.at.with(|cluster| async move {
             let pool = self.image.room.open(&cluster).await?;
-            Ok(create::create(&pool, &name, self.size, order).await?)
+            Ok(create::create(&pool, &name, self.size, shape).await?)
         })?;
         Ok(Verdict::Good)
     }
@@ -86,7 +85,7 @@ impl Run for Ls {
 /// Show what an image is, and who writes it.
 #[derive(Args)]
 #[command(after_long_help = "\
---json: {image, id, size, object_size, created_ms, features, flags, parent: {pool, image, snapshot, overlap},
+--json: {image, id, size, object_size, stripe_unit, stripe_count, data_pool, created_ms, features, flags, parent: {pool, image, snapshot, overlap},
 snapshots: [{snapshot, id, size, taken_ms}], notes: {KEY: VALUE}, writer: {session, note}}")]
 pub(super) struct Info {
     #[command(flatten)]
@@ -100,12 +99,13 @@ pub(super) struct Info {
 impl Run for Info {
     fn run(self, out: &mut Out) -> anyhow::Result<Verdict> {
         let spot = self.image.clone();
-        let (held, notes, writer, pool) = self.at.with(|cluster| async move {
+        let (held, notes, writer, pool, data) = self.at.with(|cluster| async move {
             let image = self.image.open(&cluster).await?;
             let held = image.header();
             let parent = held.image.parent.as_ref().and_then(|parent| cluster.pool_by_id(parent.pool));
             let pool = parent.map(|pool| pool.name().to_owned()).unwrap_or_default();
-            Ok((held, image.notes().await?, image.holder().await?, pool))
+            let data = held.image.data_pool.and_then(|id| cluster.pool_by_id(id)).map(|pool| pool.name().to_owned());
+            Ok((held, image.notes().await?, image.holder().await?, pool, data))
         })?;
         let head = &held.image;
         if self.json.json {
@@ -123,7 +123,8 @@ impl Run for Info {
             let notes: serde_json::Map<_, _> = notes.into_iter().map(|(key, value)| (key, value.into())).collect();
             out.json(&json!({
                 "image": spot.to_string(), "id": format!("{:016x}", head.id), "size": head.size,
-                "object_size": 1u64 << head.order, "created_ms": head.created_ms, "features": head.features,
+                "object_size": 1u64 << head.order, "stripe_unit": head.stripe_unit,
+                "stripe_count": head.stripe_count, "data_pool": data, "created_ms": head.created_ms, "features": head.features,
                 "flags": head.flags, "parent": parent, "snapshots": snaps, "notes": notes,
                 "writer": writer.map(|w| json!({ "session": w.session.0, "note": w.note })),
             }))?;
@@ -131,7 +132,14 @@ impl Run for Info {
         }
         writeln!(out, "{spot}  number {:016x}", head.id)?;
         writeln!(out, "size     {} ({} bytes)", bytes(head.size), head.size)?;
-        writeln!(out, "objects  {}", bytes(1 << head.order))?;
+        write!(out, "objects  {}", bytes(1 << head.order))?;
+        if head.stripe_count > 1 {
+            write!(out, ", {} in turn by {}", head.stripe_count, bytes(head.stripe_unit))?;
+        }
+        match data {
+            Some(data) => writeln!(out, ", in pool {data}")?,
+            None => writeln!(out)?,
+        }
         writeln!(out, "made     {}", moment(head.created_ms))?;
         if head.trim_end > head.size {
             writeln!(out, "         a shrink was not completed; the next resize does it")?;
@@ -358,19 +366,18 @@ pub(super) struct Copy {
     from: Spot,
     /// The new image.
     to: Spot,
-    /// How large its objects are; as the other's, if not said.
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    object_size: Option<u64>,
+    #[command(flatten)]
+    shape: ShapeArgs,
 }
 
 impl Run for Copy {
     fn run(self, _out: &mut Out) -> anyhow::Result<Verdict> {
         let name = self.to.whole()?.to_owned();
-        let order = self.object_size.map(order).transpose()?;
+        let shape = self.shape.shape()?;
         self.at.with(|cluster| async move {
             let from = self.from.open(&cluster).await?;
             let to = self.to.room.open(&cluster).await?;
-            Ok(from.copy_to(&to, &name, order, shown("copying")).await?)
+            Ok(from.copy_to(&to, &name, shape, shown("copying")).await?)
         })?;
         Ok(Verdict::Good)
     }

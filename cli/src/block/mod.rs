@@ -2,7 +2,7 @@
 //! lines.
 //!
 //! - [`image`]: images as they are. [`snap`]: their snapshots, clones. [`trash`]: what is on its way out.
-//!   [`lost`]: what has no name.
+//!   [`lost`]: what has no name. [`object_map`]: which objects exist.
 //! - [`stream`]: images into files and back. [`group`]: several at one moment.
 //! - [`map`]: images as devices of this machine.
 //! - [`mod@bench`], [`top`]: how fast one is, and who is busy. [`open`]: what daemons say of the images they have open.
@@ -12,6 +12,7 @@ mod group;
 mod image;
 mod lost;
 mod map;
+mod object_map;
 pub(crate) mod open;
 mod snap;
 mod stream;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use nacre_block::Image;
+use nacre_block::create::Shape;
 use nacre_client::{Cluster, Pool, Settings};
 
 use crate::cluster::Size;
@@ -68,6 +70,7 @@ enum Verb {
     Top(top::Top),
     Trash(trash::Noun),
     Lost(lost::Noun),
+    ObjectMap(object_map::Noun),
 }
 
 impl Run for Noun {
@@ -98,6 +101,7 @@ impl Run for Noun {
             Verb::Top(verb) => verb.run(out),
             Verb::Trash(noun) => noun.run(out),
             Verb::Lost(noun) => noun.run(out),
+            Verb::ObjectMap(noun) => noun.run(out),
         }
     }
 }
@@ -217,6 +221,30 @@ pub(crate) fn order(object_size: u64) -> anyhow::Result<u8> {
         anyhow::bail!("objects have a power of two of bytes, 4KiB to 32MiB; nothing was changed");
     }
     Ok(u8::try_from(object_size.trailing_zeros())?)
+}
+
+/// How an image becomes objects.
+#[derive(Args, Clone)]
+pub(crate) struct ShapeArgs {
+    /// How large its objects are: a power of two from 4KiB to 32MiB. As the other's if it is a copy, else 4MiB.
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    object_size: Option<u64>,
+    /// Deal its bytes out in units of this size, each to the next of --stripe-count objects. A unit divides an object.
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "stripe_count")]
+    stripe_unit: Option<u64>,
+    /// To how many objects units are dealt out in turn. 1: no stripes.
+    #[arg(long, value_name = "COUNT", requires = "stripe_unit")]
+    stripe_count: Option<u64>,
+    /// Keep its data in this pool; its name and header stay in the pool it is named by.
+    #[arg(long, value_name = "POOL")]
+    data_pool: Option<String>,
+}
+
+impl ShapeArgs {
+    pub(crate) fn shape(&self) -> anyhow::Result<Shape> {
+        let order = self.object_size.map(order).transpose()?;
+        Ok(Shape { order, stripes: self.stripe_unit.zip(self.stripe_count), data_pool: self.data_pool.clone() })
+    }
 }
 
 /// `10GiB`, and `10G` for those whose fingers know it: the same.

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use nacre_block::{Image, Use, create};
 use serde_json::json;
 
-use super::{At, Spot, bytes, order, size};
+use super::{At, ShapeArgs, Spot, bytes};
 use crate::monitors::moment;
 use crate::output::{Align, JsonFlag, Out, Progress, Table};
 use crate::run::{Run, Verdict};
@@ -213,18 +213,17 @@ pub(super) struct Clone {
     from: Spot,
     /// The new image.
     to: Spot,
-    /// How large its objects are; as the other's, if not said.
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    object_size: Option<u64>,
+    #[command(flatten)]
+    shape: ShapeArgs,
 }
 
 impl Run for Clone {
     fn run(self, _out: &mut Out) -> anyhow::Result<Verdict> {
         let (snapshot, name) = (self.from.snapshot()?.to_owned(), self.to.whole()?.to_owned());
-        let order = self.object_size.map(order).transpose()?;
+        let shape = self.shape.shape()?;
         self.at.with(|cluster| async move {
             let (from, to) = (self.from.room.open(&cluster).await?, self.to.room.open(&cluster).await?);
-            Ok(create::clone(&from, &self.from.image, &snapshot, &to, &name, order).await?)
+            Ok(create::clone(&from, &self.from.image, &snapshot, &to, &name, shape).await?)
         })?;
         Ok(Verdict::Good)
     }

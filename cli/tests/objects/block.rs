@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use nacre_block::create::Shape;
 use nacre_block::{Error, Image, Use, create, directory};
 use nacre_client::Pool;
 
@@ -106,8 +107,8 @@ struct Twin {
 }
 
 impl Twin {
-    async fn new(pool: &Pool, name: &str, size: usize, held_back: u64) -> Twin {
-        create::create(pool, name, size as u64, 12).await.unwrap();
+    async fn new(pool: &Pool, name: &str, size: usize, held_back: u64, shape: Shape) -> Twin {
+        create::create(pool, name, size as u64, shape).await.unwrap();
         let image = Image::open_for(pool, name, Use::Write).await.unwrap();
         image.write_back(held_back);
         Twin { name: name.to_owned(), image, bytes: vec![0; size], snaps: BTreeMap::new() }
@@ -132,6 +133,31 @@ impl Twin {
             let whole = image.read(0, image.size()).await.unwrap();
             let differs = whole.iter().zip(bytes).position(|(a, b)| a != b);
             assert_eq!((whole.len(), differs), (bytes.len(), None), "{}@{snap} at seed {seed}", self.name);
+        }
+        self.check_maps(pool, seed).await;
+    }
+
+    /// The maps of the image and of its snapshots miss no object, and what they say changed is what a look at each object
+    /// finds.
+    async fn check_maps(&self, pool: &Pool, seed: u64) {
+        self.image.flush().await.unwrap();
+        let mut older: Option<(String, Image)> = None;
+        let mut all: Vec<Option<Image>> = Vec::new();
+        for snap in self.image.snapshots() {
+            all.push(Some(Image::open_snapshot(pool, &self.name, &snap.name).await.unwrap()));
+        }
+        all.push(None);
+        for frozen in all {
+            let image = frozen.unwrap_or_else(|| self.image.clone());
+            let found = image.check_map(|_, _| {}).await.unwrap();
+            let name = image.header().image.name;
+            assert!(found.used && found.asked && found.missed == 0, "{found:?} of {name} at seed {seed}");
+            for older in [None, older.as_ref()] {
+                let since = older.map(|(_, image)| image);
+                let by_map = image.changed_since(since).await.unwrap();
+                assert_eq!(by_map, image.changed_since_by_objects(since).await.unwrap(), "{name} at seed {seed}");
+            }
+            older = Some((name, image));
         }
     }
 
@@ -216,10 +242,22 @@ fn an_image_is_what_a_flat_file_would_be_through_snapshots_clones_and_resizes() 
         let cluster = running.client().await;
         let pool = cluster.pool("data").await.unwrap();
         let other = pool.namespace("other");
-        // The third and fourth hold writes back, the fourth with hardly any room.
-        for (seed, held_back) in [(3, 0), (77, 0), (4242, 1 << 20), (5, 9000)] {
+        running.good(&["pool", "create", "apart", "--pg-num", "8"]);
+        let striped = |unit, count, apart: bool| Shape {
+            order: Some(12),
+            stripes: Some((unit, count)),
+            data_pool: apart.then(|| "apart".to_owned()),
+        };
+        // The third and fourth hold writes back, the fourth with hardly any room; the later ones have stripes, and their
+        // data in another pool.
+        for (seed, held_back, shape) in [
+            (3, 0, Shape::from(12)),
+            (77, 0, striped(1024, 3, true)),
+            (4242, 1 << 20, Shape::from(12)),
+            (5, 9000, striped(2048, 5, false)),
+        ] {
             let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ seed);
-            let mut base = Twin::new(&pool, &format!("base{seed}"), 50_176, held_back).await;
+            let mut base = Twin::new(&pool, &format!("base{seed}"), 50_176, held_back, shape.clone()).await;
             for turn in 0..50 {
                 base.step(&mut dice, turn).await;
             }
@@ -228,7 +266,9 @@ fn an_image_is_what_a_flat_file_would_be_through_snapshots_clones_and_resizes() 
             base.check(&pool, seed).await;
             // A clone of it, with objects of another size, in another namespace.
             let name = format!("clone{seed}");
-            create::clone(&pool, &base.name, "origin", &other, &name, Some(13)).await.unwrap();
+            let shape =
+                Shape { order: Some(13), stripes: shape.stripes.map(|(unit, count)| (2 * unit, count)), ..shape };
+            create::clone(&pool, &base.name, "origin", &other, &name, shape).await.unwrap();
             let image = Image::open_for(&other, &name, Use::Write).await.unwrap();
             image.write_back(held_back);
             let mut clone = Twin { name, image, bytes: base.bytes.clone(), snaps: BTreeMap::new() };
@@ -539,6 +579,15 @@ fn a_group_s_snapshot_is_one_moment_of_all_its_images() {
         a.close().await.unwrap();
         b.close().await.unwrap();
     });
+    // All of one go at once, or none if one of them has a clone.
+    running.good(&["block", "clone", "data/b@s1", "data/c"]);
+    let error = refused(&running, &["block", "group", "snap-rm", "data/both@s1"]);
+    assert!(error.contains("has clones: data/c"), "{error}");
+    running.good(&["block", "group", "snap-rm", "data/both@s0"]);
+    assert!(refused(&running, &["block", "group", "snap-rm", "data/both@s0"]).contains("no snapshot s0"));
+    let snaps: serde_json::Value =
+        serde_json::from_str(&running.good(&["block", "group", "snap-ls", "data/both", "--json"])).unwrap();
+    assert_eq!(snaps, serde_json::json!([{ "snapshot": "s1", "images": 2 }, { "snapshot": "s2", "images": 2 }]));
     running.good(&["block", "group", "rm", "data/both"]);
 }
 
@@ -571,4 +620,116 @@ fn a_deep_copy_has_the_snapshots_too_and_sparsify_frees_zeros() {
     assert_eq!(used(), MIB + 4096);
     assert_eq!(good(&["block", "sparsify", "data/z"]), "1 MiB freed\n");
     assert_eq!(used(), 4096);
+}
+
+/// What a check of an object map says, of each snapshot and of the image last.
+fn checked(running: &Running, image: &str) -> Vec<serde_json::Value> {
+    serde_json::from_str(&running.good(&["block", "object-map", "check", image, "--json"])).unwrap()
+}
+
+#[test]
+fn what_goes_over_a_huge_image_looks_at_those_objects_alone_that_it_has() {
+    let running = Running::new(42);
+    let good = |args: &[&str]| running.good(args);
+    // given an image of 67 million objects, of which two exist: a look at each would take hours
+    good(&["block", "create", "data/huge", "--size", "256TiB"]);
+    let server = Server::start(&running, "nbd.sock", &[]);
+    run("qemu-io", &["-f", "raw", "-c", "write -P 1 100T 64k", &server.uri("huge")]);
+    good(&["block", "snap", "create", "data/huge@one"]);
+    run("qemu-io", &["-f", "raw", "-c", "write -P 2 200T 64k", "-c", "discard 150T 1G", &server.uri("huge")]);
+    drop(server);
+    // then all verbs come to an end
+    let used = || -> u64 {
+        let du: serde_json::Value = serde_json::from_str(&good(&["block", "du", "data/huge", "--json"])).unwrap();
+        du[0]["used"].as_u64().unwrap()
+    };
+    assert_eq!(used(), 2 * 65536);
+    good(&["block", "export", "data/huge", "whole"]);
+    good(&["block", "snap", "create", "data/huge@two"]);
+    good(&["block", "export", "data/huge@two", "more", "--from", "one"]);
+    for (file, least) in [("whole", 2 * 65536), ("more", 65536)] {
+        let len = std::fs::metadata(running.0.path().join(file)).unwrap().len();
+        assert!((least..least + 8192).contains(&len), "{file}: {len}");
+    }
+    good(&["block", "snap", "rollback", "data/huge@one"]);
+    assert_eq!(used(), 65536);
+    let error = refused(&running, &["block", "resize", "data/huge", "--size", "50TiB"]);
+    assert!(error.contains("holds data past"), "{error}");
+    good(&["block", "resize", "data/huge", "--size", "50TiB", "--lose-data"]);
+    assert_eq!(used(), 0);
+    good(&["block", "snap", "purge", "data/huge"]);
+    good(&["block", "rm", "data/huge"]);
+    let left = good(&["object", "ls", "data"]);
+    assert!(left.lines().all(|name| name == "block.directory" || name == "block.trash"), "{left}");
+}
+
+#[test]
+fn an_object_map_misses_nothing_after_its_writer_was_killed_and_is_made_anew() {
+    let running = Running::new(43);
+    let good = |args: &[&str]| running.good(args);
+    good(&["pool", "create", "apart", "--pg-num", "8"]);
+    let create = ["block", "create", "data/a", "--size", "16MiB", "--object-size", "16KiB", "--data-pool", "apart"];
+    good(&[&create[..], &["--stripe-unit", "4KiB", "--stripe-count", "4"]].concat());
+    for round in 0..4 {
+        let snap = format!("data/a@s{round}");
+        let log = running.0.path().join("block.log");
+        let mut writer = Started::nacre(
+            running.0.path(),
+            &["block", "bench", "data/a", "write", "--seconds", "600", "--depth", "16", "--block", "4KiB"],
+        );
+        // In the middle of it, when it has written.
+        let before = checked(&running, "data/a").pop().unwrap()["objects"].as_u64().unwrap();
+        let began = Instant::now();
+        loop {
+            let objects = checked(&running, "data/a").pop().unwrap()["objects"].as_u64().unwrap();
+            if objects > before || objects == 1024 {
+                break;
+            }
+            let said = std::fs::read_to_string(&log).unwrap();
+            assert!(began.elapsed() < Duration::from_secs(60), "the writer does not write: {said}");
+        }
+        if round % 2 == 0 {
+            good(&["block", "snap", "create", &snap]);
+        }
+        writer.0.kill().unwrap();
+        writer.0.wait().unwrap();
+        let found = checked(&running, "data/a");
+        assert_eq!(found.len() as u64, 2 + round / 2, "{found:?}");
+        assert!(found.iter().all(|one| one["asked"] == true && one["missed"] == 0), "{found:?}");
+    }
+    // Who comes next finds it as it is, and what is discarded is out of it at once.
+    let server = Server::start(&running, "nbd.sock", &[]);
+    run("qemu-io", &["-f", "raw", "-c", "discard 0 16M", "-c", "write -P 7 1M 4k", &server.uri("a")]);
+    drop(server);
+    let head = checked(&running, "data/a").pop().unwrap();
+    assert_eq!((&head["objects"], &head["maybe"]), (&1.into(), &0.into()), "{head}");
+    // Without a map all goes on; made anew, it is as good as before, but not for what was there before it.
+    good(&["block", "object-map", "rm", "data/a"]);
+    assert!(checked(&running, "data/a").iter().all(|one| one["used"] == false));
+    good(&["block", "object-map", "rebuild", "data/a"]);
+    good(&["block", "snap", "create", "data/a@new"]);
+    let asked: Vec<bool> = checked(&running, "data/a").iter().map(|one| one["asked"] == true).collect();
+    assert_eq!(asked, [false, false, true, true]);
+    // An entry that is no entry is taken for "maybe", one that says nothing of an object for what it is: wrong.
+    let list = good(&["object", "ls", "apart"]);
+    let map = list.lines().find(|name| name.starts_with("block.map.")).unwrap();
+    let len = 1024 * 8;
+    let file = running.0.path().join("map");
+    for (byte, missed) in [(0xa5, 0), (0, 1)] {
+        std::fs::write(&file, vec![byte; len]).unwrap();
+        good(&["object", "put", "apart", map, "map"]);
+        let (code, stdout, _) = nacre(running.0.path(), &["block", "object-map", "check", "data/a", "--json"]);
+        let found: Vec<serde_json::Value> = serde_json::from_str(&stdout).unwrap();
+        assert_eq!(found.last().unwrap()["missed"], missed, "{found:?}");
+        assert_eq!(code, Some(i32::from(missed > 0)));
+    }
+    // From then on it is not asked, until it is made anew.
+    assert_eq!(checked(&running, "data/a").last().unwrap()["asked"], false);
+    good(&["block", "object-map", "rebuild", "data/a"]);
+    let head = checked(&running, "data/a").pop().unwrap();
+    assert_eq!((&head["asked"], &head["objects"]), (&true.into(), &1.into()), "{head}");
+    let error = refused(&running, &["block", "create", "data/b", "--size", "1MiB", "--data-pool", "none"]);
+    assert!(error.contains("none"), "{error}");
+    let odd = ["block", "create", "data/b", "--size", "1MiB", "--stripe-unit", "3KiB", "--stripe-count", "4"];
+    assert!(refused(&running, &odd).contains("divides"));
 }

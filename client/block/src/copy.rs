@@ -1,14 +1,16 @@
 //! Deep copies, and holes made where zeros are stored.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use nacre_client::Pool;
 
-use crate::create;
+use crate::create::{self, Shape};
 use crate::diff::Range;
 use crate::error::Error;
 use crate::image::{ABREAST, Image, Use};
-use crate::layout::objects;
+use crate::object_map::parts;
 use crate::stream::{PIECE, runs};
 
 /// Zeros shorter than this are left as they are.
@@ -20,7 +22,7 @@ impl Image {
         &self,
         pool: &Pool,
         name: &str,
-        order: Option<u8>,
+        shape: impl Into<Shape>,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<(), Error> {
         let mut held = self.header();
@@ -28,9 +30,9 @@ impl Image {
             // A snapshot has none of its own.
             held.snaps.clear();
         }
-        let order = order.unwrap_or(held.image.order);
+        let shape = shape.into().or_as(&held.image);
         let first = held.snaps.first().map_or(self.size(), |snap| snap.size);
-        create::create(pool, name, first.max(512), order).await?;
+        create::create(pool, name, first.max(512), shape).await?;
         let to = Image::open_for(pool, name, Use::Write).await?;
         let steps = held.snaps.len() as u64 + 1;
         let done = async {
@@ -80,33 +82,43 @@ impl Image {
         self.settle().await?;
         let view = self.view();
         let view = &view;
-        let all = objects(view.order, view.size);
-        let holes = (0..all).map(|index| async move {
-            let Some(stat) = self.stored(view, index).await? else { return Ok(0) };
-            let base = index << view.order;
-            let len = stat.size.min(view.size - base);
+        let all = view.layout.objects(view.size);
+        let gate = Arc::new(Arc::clone(&self.0.gate).read_owned().await);
+        let look = |index: u64| async move {
+            let Some(stat) = self.stored(view, index).await? else { return Ok((0, None)) };
+            let last = view.layout.below(index, view.size);
+            let len = stat.size.min(last);
             if len == 0 {
-                return Ok(0);
+                return Ok((0, None));
             }
             let data = self.read_object(view, index, 0, len).await?;
-            let mut freed = 0;
+            let (mut freed, mut gone) = (0, None);
             for (at, run, zero) in runs(&data) {
                 let (at, run) = (at as u64, run as u64);
                 let whole = run == len;
                 if zero && (whole || run >= WORTH) {
-                    let len = if whole { (view.size - base).min(1 << view.order) } else { run };
-                    self.zero_object(view, index, at, len).await?;
+                    let len = if whole { last } else { run };
+                    if self.zero_object(view, index, at, len).await? {
+                        gone = Some(index);
+                    }
                     freed += run;
                 }
             }
-            Ok::<u64, Error>(freed)
-        });
-        let mut holes = stream::iter(holes).buffer_unordered(ABREAST);
-        let (mut done, mut freed) = (0, 0);
-        while let Some(bytes) = holes.try_next().await? {
-            freed += bytes;
-            done += 1;
-            progress(done, all);
+            Ok::<_, Error>((freed, gone))
+        };
+        let mut freed = 0;
+        for part in parts(0..all) {
+            let due = self.existing(view, part.clone()).await?;
+            let (mut left, mut absent) = (due.len() as u64, Vec::new());
+            let mut holes = stream::iter(due.into_iter().map(look)).buffer_unordered(ABREAST);
+            while let Some((bytes, gone)) = holes.try_next().await? {
+                freed += bytes;
+                absent.extend(gone);
+                left -= 1;
+                progress(part.end.saturating_sub(left), all);
+            }
+            absent.sort_unstable();
+            self.gone(absent, Arc::clone(&gate)).await?;
         }
         Ok(freed)
     }

@@ -8,13 +8,13 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use nacre_client::Pool;
 use nacre_client::class::code;
-use nacre_client::class::image::{Child, Image as Head, ORDERS, Parent};
+use nacre_client::class::image::{Child, FEATURE_MAP, Image as Head, ORDERS, Parent, STRIPES_MAX};
 
 use crate::directory;
 use crate::error::{Error, refusal};
 use crate::header::Header;
 use crate::image::{ABREAST, Image, Use, View, pool_of};
-use crate::layout::objects;
+use crate::object_map::{Change, parts};
 
 /// 4 MiB.
 pub const ORDER: u8 = 22;
@@ -31,6 +31,59 @@ fn check_size(size: u64) -> Result<(), Error> {
     }
 }
 
+/// How an image's bytes become objects; what is not said is as it usually is, or as the image has it that is copied.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Objects have 2 to the power of this many bytes.
+    pub order: Option<u8>,
+    /// Bytes of a stripe's unit, and objects that units are dealt out to in turn.
+    pub stripes: Option<(u64, u64)>,
+    /// The name of the pool of the data objects, if it is not the image's.
+    pub data_pool: Option<String>,
+}
+
+impl From<u8> for Shape {
+    fn from(order: u8) -> Shape {
+        Shape::from(Some(order))
+    }
+}
+
+impl From<Option<u8>> for Shape {
+    fn from(order: Option<u8>) -> Shape {
+        Shape { order, ..Shape::default() }
+    }
+}
+
+impl Shape {
+    /// What is not said is as another image has it; where its data lies must be said.
+    pub(crate) fn or_as(self, other: &Head) -> Shape {
+        let theirs = (other.stripe_count > 1).then_some((other.stripe_unit, other.stripe_count));
+        // Stripes fit objects of their size.
+        let stripes = self.stripes.or(theirs.filter(|_| self.order.is_none_or(|order| order == other.order)));
+        Shape { order: self.order.or(Some(other.order)), stripes, data_pool: self.data_pool }
+    }
+
+    /// Puts it into a header.
+    async fn fill(self, pool: &Pool, head: Head) -> Result<Head, Error> {
+        let order = self.order.unwrap_or(ORDER);
+        check_order(order)?;
+        let (stripe_unit, stripe_count) = self.stripes.filter(|(_, count)| *count != 1).unwrap_or_default();
+        let data_pool = match self.data_pool {
+            None => None,
+            Some(name) => Some(pool.cluster().pool(&name).await?.id()).filter(|id| *id != pool.id()),
+        };
+        let head = Head { order, stripe_unit, stripe_count, data_pool, features: FEATURE_MAP, ..head };
+        if head.is_well_laid_out() {
+            return Ok(head);
+        }
+        let what = format!("{stripe_count} stripes of {stripe_unit} bytes");
+        let why = format!(
+            "a unit divides an object of 2^{order} bytes and has 512 at least, and 2 to {STRIPES_MAX} take turns"
+        );
+        Err(Error::Size { what, why })
+    }
+}
+
 fn check_order(order: u8) -> Result<(), Error> {
     if ORDERS.contains(&order) {
         return Ok(());
@@ -44,14 +97,14 @@ fn number() -> u64 {
 }
 
 /// Makes an image of zeros.
-pub async fn create(pool: &Pool, name: &str, size: u64, order: u8) -> Result<(), Error> {
+pub async fn create(pool: &Pool, name: &str, size: u64, shape: impl Into<Shape>) -> Result<(), Error> {
     check_size(size)?;
-    make(pool, name, Head { size, order, ..Head::default() }).await.map(drop)
+    let head = shape.into().fill(pool, Head { size, ..Head::default() }).await?;
+    make(pool, name, head).await.map(drop)
 }
 
 async fn make(pool: &Pool, name: &str, head: Head) -> Result<u64, Error> {
     directory::check("an image", name)?;
-    check_order(head.order)?;
     match directory::find(pool, name).await {
         Err(Error::NoImage { .. }) => {}
         Ok(_) => return Err(Error::Exists { name: name.to_owned() }),
@@ -76,7 +129,7 @@ pub async fn clone(
     snapshot: &str,
     to: &Pool,
     name: &str,
-    order: Option<u8>,
+    shape: impl Into<Shape>,
 ) -> Result<(), Error> {
     directory::check("an image", name)?;
     let parent = directory::find(from, image).await?;
@@ -84,8 +137,8 @@ pub async fn clone(
     let held = header.get().await?;
     let snap = held.snaps.iter().find(|snap| snap.name == snapshot);
     let snap = snap.ok_or_else(|| Error::NoSnap { image: image.to_owned(), snap: snapshot.to_owned() })?;
-    check_order(order.unwrap_or(held.image.order))?;
     let id = number();
+    let head = shape.into().or_as(&held.image).fill(to, Head { id, size: snap.size, ..Head::default() }).await?;
     let child = Child { snap: snap.id, pool: to.id(), namespace: to.namespace_name().to_vec().into(), image: id };
     header.child_add(&child).await?;
     let shown = Parent {
@@ -95,9 +148,7 @@ pub async fn clone(
         snap: snap.id,
         overlap: snap.size,
     };
-    let order = order.unwrap_or(held.image.order);
-    let head = Head { id, size: snap.size, order, parent: Some(shown), ..Head::default() };
-    match make(to, name, head).await {
+    match make(to, name, Head { parent: Some(shown), ..head }).await {
         Ok(_) => Ok(()),
         Err(error) => {
             header.child_remove(&child).await?;
@@ -134,21 +185,26 @@ impl Image {
 
     /// Is anything of this image's own stored past a size, or does the parent show there.
     async fn holds_past(&self, view: &View, size: u64) -> Result<bool, Error> {
-        let (first, last) = (size >> view.order, objects(view.order, view.size));
-        let looks = (first..last).map(|index| async move {
-            let end = self.stored(view, index).await?.map_or(0, |stat| (index << view.order) + stat.size);
-            if end <= size {
-                return Ok(false);
-            }
-            // Stored zeros are nothing to lose.
-            let from = size.max(index << view.order);
-            let tail = self.read_unlimited(from, (end.min(view.size)).saturating_sub(from)).await?;
-            Ok::<_, Error>(tail.iter().any(|byte| *byte != 0))
-        });
-        let mut looks = stream::iter(looks).buffer_unordered(ABREAST);
-        while let Some(found) = looks.try_next().await? {
-            if found {
-                return Ok(true);
+        let layout = view.layout;
+        for part in parts(layout.first(size)..layout.objects(view.size)) {
+            let looks = self.existing(view, part).await?.into_iter().map(|index| async move {
+                let kept = layout.below(index, size);
+                let end =
+                    self.stored(view, index).await?.map_or(0, |stat| stat.size).min(layout.below(index, view.size));
+                // Stored zeros are nothing to lose.
+                for place in layout.places(index, kept, end.saturating_sub(kept)) {
+                    let tail = self.read_unlimited(place.offset, place.len).await?;
+                    if tail.iter().any(|byte| *byte != 0) {
+                        return Ok(true);
+                    }
+                }
+                Ok::<_, Error>(false)
+            });
+            let mut looks = stream::iter(looks).buffer_unordered(ABREAST);
+            while let Some(found) = looks.try_next().await? {
+                if found {
+                    return Ok(true);
+                }
             }
         }
         Ok(view.parent.as_ref().is_some_and(|parent| parent.overlap > size))
@@ -162,7 +218,8 @@ impl Image {
         if end <= view.size {
             return Ok(());
         }
-        self.cut(&view, view.size, end).await?;
+        self.shrink_map(&view, end).await?;
+        self.cut(&view, view.size, end, true).await?;
         match self.0.header.trimmed(view.size).await {
             Err(error) if refusal(&error) == Some(code::CONDITION) => {}
             done => done?,
@@ -170,25 +227,36 @@ impl Image {
         self.announce().await.map(drop)
     }
 
-    /// Removes all that lies from one offset to another, outside the image.
-    async fn cut(&self, view: &View, from: u64, to: u64) -> Result<(), Error> {
-        let order = view.order;
-        let within = from & ((1 << order) - 1);
-        if within > 0 {
-            let zero = nacre_client::Op::Zero { offset: within, len: (1 << order) - within };
-            let object = self.object(from >> order).keeping(&view.keeps);
-            match object.execute(vec![zero]).await {
-                Err(error) if !crate::error::is_absent(&error) => return Err(error.into()),
-                _ => {}
+    /// Removes all that lies from one offset to another, outside the image; the map is told, if there is to be one still.
+    async fn cut(&self, view: &View, from: u64, to: u64, mapped: bool) -> Result<(), Error> {
+        let layout = view.layout;
+        for part in parts(layout.first(from)..layout.objects(to)) {
+            let due = self.existing(view, part).await?;
+            let due: Vec<u64> = due.into_iter().filter(|index| layout.below(*index, from) < layout.object()).collect();
+            if mapped {
+                self.change_all(&due, Change::Touched).await?;
+            }
+            let cuts = due.iter().map(|index| async move {
+                let object = self.object(*index).keeping(&view.keeps);
+                let done = match layout.below(*index, from) {
+                    0 => object.remove().await,
+                    kept => {
+                        let zero = nacre_client::Op::Zero { offset: kept, len: layout.object() - kept };
+                        object.execute(vec![zero]).await.map(drop)
+                    }
+                };
+                match done {
+                    Err(error) if !crate::error::is_absent(&error) => Err(Error::from(error)),
+                    _ => Ok(()),
+                }
+            });
+            stream::iter(cuts).buffer_unordered(ABREAST).try_collect::<()>().await?;
+            if mapped {
+                let gone: Vec<u64> = due.into_iter().filter(|index| layout.below(*index, from) == 0).collect();
+                self.change_all(&gone, Change::Gone).await?;
             }
         }
-        let removals = (objects(order, from)..objects(order, to)).map(|index| async move {
-            match self.object(index).keeping(&view.keeps).remove().await {
-                Err(error) if !crate::error::is_absent(&error) => Err(Error::from(error)),
-                _ => Ok(()),
-            }
-        });
-        stream::iter(removals).buffer_unordered(ABREAST).try_collect::<()>().await
+        Ok(())
     }
 }
 
@@ -257,7 +325,8 @@ async fn erase_what(pool: &Pool, image: Image, has_data: bool) -> Result<(), Err
     let view = image.view();
     let end = view.held.image.size.max(view.held.image.trim_end);
     if has_data {
-        image.cut(&view, 0, end).await?;
+        image.cut(&view, 0, end, false).await?;
+        image.remove_map(&view).await?;
     }
     if let Some(parent) = &view.held.image.parent {
         image.leave(pool, parent).await?;

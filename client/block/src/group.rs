@@ -199,3 +199,36 @@ pub async fn snapshot(pool: &Pool, group: &str, name: &str) -> Result<(), Error>
     }
     done
 }
+
+/// The snapshots of a group, oldest first, each with how many of its images have it.
+pub async fn snapshots(pool: &Pool, group: &str) -> Result<Vec<(String, usize)>, Error> {
+    let mut found: Vec<(String, usize)> = Vec::new();
+    for image in open(pool, group).await? {
+        for snap in image.snapshots().into_iter().filter(|snap| snap.group == key(group)) {
+            match found.iter_mut().find(|(name, _)| *name == snap.name) {
+                Some((_, count)) => *count += 1,
+                None => found.push((snap.name, 1)),
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Removes a snapshot of a group from all images that have it; from none, if one of them has clones of it.
+pub async fn remove_snapshot(pool: &Pool, group: &str, name: &str) -> Result<(), Error> {
+    let mut due = Vec::new();
+    for image in open(pool, group).await? {
+        let snap = image.snapshots().into_iter().find(|snap| snap.name == name && snap.group == key(group));
+        if let Some(snap) = snap {
+            image.without_clones(&snap).await?;
+            due.push(image);
+        }
+    }
+    if due.is_empty() {
+        return Err(Error::NoSnap { image: format!("group {group}"), snap: name.to_owned() });
+    }
+    for image in due {
+        image.remove_snapshot(name).await?;
+    }
+    Ok(())
+}

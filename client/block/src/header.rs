@@ -5,7 +5,7 @@ use nacre_client::class::{self, Codec, Page, image as methods};
 use nacre_client::{Object, Op, OpResult, Pool, SnapId};
 
 use crate::error::Error;
-use methods::{Child, Flags, Held, NewSnap, Note, Resize, Trimmed};
+use methods::{Child, Flags, Held, MapSet, NewSnap, Note, Resize, Trimmed};
 
 /// Names of data objects begin so.
 pub(crate) const DATA: &str = "block.data.";
@@ -87,6 +87,10 @@ impl Header {
 
     pub(crate) async fn flags(&self, set: u64, clear: u64) -> Answer<()> {
         self.tell("flags", &Flags { set, clear }).await
+    }
+
+    pub(crate) async fn map_set(&self, map: &MapSet) -> Answer<()> {
+        self.tell("map_set", map).await
     }
 
     pub(crate) async fn child_add(&self, child: &Child) -> Answer<()> {

@@ -8,13 +8,14 @@
 //!    So between a change of the header that was confirmed and the next write there is no write of the old view.
 //! 2. A handle that has lost the right to write says so for ever; a new one must be opened.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use nacre_client::class::image::{Held, Parent};
+use nacre_client::class::image::{FEATURE_MAP, Held, Parent};
 use nacre_client::{Object, Pool, SnapContext, SnapId};
 
 use crate::ahead::Ahead;
@@ -22,10 +23,11 @@ use crate::cache::Cache;
 use crate::directory;
 use crate::error::{Error, is_fenced, refusal};
 use crate::header::{Header, data_prefix};
-use crate::layout::{self, Piece, pieces};
+use crate::layout::{Layout, Piece};
 use crate::limit::Limiter;
 use crate::meter::Meter;
 use crate::object::padded;
+use crate::object_map::{Marks, parts};
 use crate::owner::{Hold, Listener, Rights};
 
 /// Objects worked on at a time by what goes over a whole image.
@@ -49,7 +51,7 @@ pub(crate) struct View {
     /// Which snapshot is read; none: the head.
     pub(crate) at: Option<SnapId>,
     pub(crate) size: u64,
-    pub(crate) order: u8,
+    pub(crate) layout: Layout,
     /// What writes must keep.
     pub(crate) keeps: Arc<SnapContext>,
     pub(crate) parent: Option<Shown>,
@@ -97,6 +99,8 @@ impl std::fmt::Debug for WeakImage {
 
 pub(crate) struct Inner {
     pub(crate) pool: Pool,
+    /// Where its data objects are, and its snapshots' numbers come from.
+    pub(crate) data: Pool,
     pub(crate) id: u64,
     pub(crate) header: Header,
     prefix: String,
@@ -108,6 +112,7 @@ pub(crate) struct Inner {
     pub(crate) meter: Arc<Meter>,
     cache: OnceLock<Cache>,
     ahead: Ahead,
+    pub(crate) marks: Marks,
     /// Told when the size changes.
     resized: tokio::sync::watch::Sender<u64>,
 }
@@ -140,7 +145,7 @@ impl Drop for Changing<'_> {
 }
 
 /// Features this release knows.
-const KNOWN: u64 = 0;
+const KNOWN: u64 = FEATURE_MAP;
 
 async fn look(
     pool: &Pool,
@@ -180,7 +185,11 @@ async fn look(
     };
     let snaps = held.snaps.iter().rev().map(|snap| snap.id).collect();
     let keeps = Arc::new(SnapContext { seq: held.image.snap_seq, snaps });
-    Ok(View { at, size, order: held.image.order, keeps, parent, held })
+    if !held.image.is_well_laid_out() {
+        let why = "its objects are laid out in a way that cannot be".to_owned();
+        return Err(Error::Damaged { what: format!("the header of image {name}"), why });
+    }
+    Ok(View { at, size, layout: Layout::of(&held.image), keeps, parent, held })
 }
 
 /// The pool a parent is in.
@@ -230,10 +239,21 @@ impl Image {
     pub(crate) async fn open_id(pool: &Pool, id: u64, name: &str, at: Option<SnapId>) -> Result<Image, Error> {
         let header = Header::of(pool, id);
         let view = look(pool, &header, name, at, None).await?;
+        let data = match view.held.image.data_pool {
+            None => pool.clone(),
+            Some(id) => {
+                let found = pool.cluster().pool_by_id(id).ok_or_else(|| Error::Damaged {
+                    what: format!("image {name}"),
+                    why: format!("its data is in pool number {}, which there is not", id.0),
+                })?;
+                found.namespace(&String::from_utf8_lossy(pool.namespace_name()))
+            }
+        };
         let limiter = Limiter::default();
         let (resized, _) = tokio::sync::watch::channel(view.size);
         let image = Image(Arc::new(Inner {
             pool: pool.clone(),
+            data,
             id,
             header,
             prefix: data_prefix(id),
@@ -245,6 +265,7 @@ impl Image {
             meter: Arc::default(),
             cache: OnceLock::new(),
             ahead: Ahead::default(),
+            marks: Marks::default(),
             resized,
         }));
         image.learn_limits().await?;
@@ -295,6 +316,7 @@ impl Image {
         let view = look(&self.0.pool, &self.0.header, &self.name(), before.at, Some(&before)).await?;
         let size = view.size;
         *self.0.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        self.0.marks.reset();
         self.0.resized.send_if_modified(|known| std::mem::replace(known, size) != size);
         self.learn_limits().await
     }
@@ -304,7 +326,7 @@ impl Image {
     }
 
     pub(crate) fn object(&self, index: u64) -> Object {
-        self.0.pool.object(format!("{}{index:016x}", self.0.prefix))
+        self.0.data.object(format!("{}{index:016x}", self.0.prefix))
     }
 
     /// Its name when it was made; the directory may know it by another since.
@@ -329,7 +351,7 @@ impl Image {
 
     /// Bytes of each of its objects.
     pub fn object_size(&self) -> u64 {
-        1 << self.view().order
+        self.view().layout.object()
     }
 
     /// All that its header says.
@@ -446,7 +468,7 @@ impl Image {
             end: offset.saturating_add(len),
             size: view.size,
         })?;
-        let mut cut = pieces(view.order, offset, len);
+        let mut cut = view.layout.pieces(offset, len);
         let (Some(first), second) = (cut.next(), cut.next()) else { return Ok(Bytes::new()) };
         let Some(second) = second else {
             return Ok(padded(self.read_piece(&view, first).await?, whole));
@@ -509,22 +531,32 @@ impl Image {
         self.within(&view, offset, len)?;
         let _changing = self.changes(offset, len);
         if let Some(cache) = self.cache() {
-            for piece in pieces(view.order, offset, len) {
+            for piece in view.layout.pieces(offset, len) {
                 let (from, len) = (piece.from as usize, piece.len as usize);
                 cache.put(self, piece.index, piece.at, &data.slice(from..from + len)).await?;
             }
             return Ok(());
         }
-        let mut cut = pieces(view.order, offset, len);
+        let mut cut = view.layout.pieces(offset, len);
         let (Some(first), second) = (cut.next(), cut.next()) else { return Ok(()) };
         let Some(second) = second else {
             return self.write_object(&view, first.index, first.at, data).await;
         };
-        let all = [first, second].into_iter().chain(cut);
-        let writes = all.map(|piece| {
+        let mut objects: BTreeMap<u64, Vec<(u64, Bytes)>> = BTreeMap::new();
+        for piece in [first, second].into_iter().chain(cut) {
             // Lengths of slices of `data`: they fit.
             let (from, len) = (piece.from as usize, piece.len as usize);
-            self.write_object(&view, piece.index, piece.at, data.slice(from..from + len))
+            objects.entry(piece.index).or_default().push((piece.at, data.slice(from..from + len)));
+        }
+        let view = &view;
+        let writes = objects.into_iter().map(|(index, mut parts)| async move {
+            match (parts.pop(), parts.is_empty()) {
+                (Some((at, data)), true) => self.write_object(view, index, at, data).await,
+                (last, _) => {
+                    parts.extend(last);
+                    self.write_parts(view, index, parts).await
+                }
+            }
         });
         try_join_all(writes).await.map(drop)
     }
@@ -539,16 +571,32 @@ impl Image {
     }
 
     async fn zero_unlimited(&self, offset: u64, len: u64) -> Result<(), Error> {
-        let _in = self.0.gate.read().await;
+        let gate = Arc::new(Arc::clone(&self.0.gate).read_owned().await);
         self.writable()?;
         let view = self.view();
         self.within(&view, offset, len)?;
         let _changing = self.changes(offset, len);
         self.settle().await?;
         let view = &view;
-        let zeros = pieces(view.order, offset, len)
-            .map(|piece| async move { self.zero_object(view, piece.index, piece.at, piece.len).await });
-        stream::iter(zeros).buffer_unordered(ABREAST).try_collect::<()>().await
+        let layout = view.layout;
+        let zeros = (layout.first(offset)..layout.objects(offset + len)).map(|index| async move {
+            // What of an object lies in a range is in one piece, also with stripes.
+            let (from, to) = (layout.below(index, offset), layout.below(index, offset + len));
+            let gone = from < to && self.zero_object(view, index, from, to - from).await?;
+            Ok::<_, Error>(gone.then_some(index))
+        });
+        let mut zeros = stream::iter(zeros).buffer_unordered(ABREAST);
+        let mut gone = Vec::new();
+        while let Some(index) = zeros.try_next().await? {
+            gone.extend(index);
+            // What discards a whole image is told by and by.
+            if gone.len() >= 1 << 14 {
+                gone.sort_unstable();
+                self.gone(std::mem::take(&mut gone), Arc::clone(&gate)).await?;
+            }
+        }
+        gone.sort_unstable();
+        self.gone(gone, gate).await
     }
 
     /// All writes that were answered survive from now on. Fails if the right to write is gone, so that nobody takes the
@@ -576,15 +624,19 @@ impl Image {
         self.within(&view, offset, len)?;
         let view = &view;
         let mut runs: Vec<(u64, bool)> = Vec::new();
-        let looks = pieces(view.order, offset, len).map(|piece| async move {
-            let found = match self.stored(view, piece.index).await? {
+        let there = self.there(view, offset, len).await?;
+        let there = &there;
+        let looks = view.layout.pieces(offset, len).map(|piece| async move {
+            let may = there.as_ref().is_none_or(|there| there.contains(&piece.index));
+            let stat = if may { self.stored(view, piece.index).await? } else { None };
+            let found = match stat {
                 Some(stat) => {
                     let data = stat.size.saturating_sub(piece.at).min(piece.len);
                     vec![(data, true), (piece.len - data, false)]
                 }
                 None => match &view.parent {
                     Some(parent) => {
-                        let base = (piece.index << view.order) + piece.at;
+                        let base = offset + piece.from;
                         let shown = parent.overlap.saturating_sub(base).min(piece.len);
                         let mut runs = Vec::new();
                         let mut at = 0;
@@ -623,9 +675,29 @@ impl Image {
     pub async fn used(&self) -> Result<u64, Error> {
         let view = self.view();
         let view = &view;
-        let looks = (0..layout::objects(view.order, view.size))
-            .map(|index| async move { Ok::<_, Error>(self.stored(view, index).await?.map_or(0, |stat| stat.size)) });
-        stream::iter(looks).buffer_unordered(2 * ABREAST).try_fold(0, |sum, size| async move { Ok(sum + size) }).await
+        let mut used = 0;
+        for part in parts(0..view.layout.objects(view.size)) {
+            let looks = self.existing(view, part).await?.into_iter().map(|index| async move {
+                Ok::<_, Error>(self.stored(view, index).await?.map_or(0, |stat| stat.size))
+            });
+            let looks = stream::iter(looks).buffer_unordered(2 * ABREAST);
+            used += looks.try_fold(0, |sum, size| async move { Ok(sum + size) }).await?;
+        }
+        Ok(used)
+    }
+
+    /// The objects of a range that may exist, where it is worth to ask for them all at once.
+    async fn there(&self, view: &View, offset: u64, len: u64) -> Result<Option<BTreeSet<u64>>, Error> {
+        let all = view.layout.first(offset)..view.layout.objects(offset + len);
+        let count = all.end - all.start;
+        if !view.has_map() || !(8..1 << 16).contains(&count) {
+            return Ok(None);
+        }
+        let mut there = BTreeSet::new();
+        for part in parts(all) {
+            there.extend(self.existing(view, part).await?);
+        }
+        Ok(Some(there))
     }
 
     /// What is noted about it.

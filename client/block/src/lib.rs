@@ -10,6 +10,7 @@
 //! - `copy`: deep copies, and holes made where zeros are stored.
 //! - [`lost`]: headers that a crash left without a name.
 //! - `header`, `layout`: the header's methods; which object holds which bytes.
+//! - [`object_map`]: which objects may exist, and when each last changed.
 //! - `object`: what reading and writing one object means when a parent shows through.
 //! - `cache`: writes answered before they are durable, where that is wanted. `ahead`: what will be read next.
 //! - [`owner`]: one writer at a time: taken, handed over, taken away.
@@ -44,6 +45,7 @@ pub mod limit;
 pub mod lost;
 pub mod meter;
 mod object;
+pub mod object_map;
 pub mod owner;
 pub mod qcow2;
 pub mod snapshot;

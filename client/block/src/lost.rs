@@ -3,10 +3,11 @@
 //! One without data was never used and may go. One with data was an image: it is given a name again, and removed only
 //! when that is asked for by its number.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use nacre_client::Pool;
+use nacre_client::{Pool, PoolId};
 
 use crate::directory;
 use crate::error::Error;
@@ -28,9 +29,8 @@ pub struct Lost {
     pub created_ms: u64,
 }
 
-/// The headers of a pool or namespace that neither a name nor the trash leads to, and that are older than this: a younger
-/// one may be about to get its name. Looks at the name of every object of the pool.
-pub async fn find(pool: &Pool, age: Duration) -> Result<Vec<Lost>, Error> {
+/// The numbers of the headers of a pool, and of the images that have data there, with how many objects.
+async fn names(pool: &Pool) -> Result<(BTreeSet<u64>, BTreeMap<u64, u64>), Error> {
     let (mut heads, mut data): (BTreeSet<u64>, BTreeMap<u64, u64>) = Default::default();
     let mut listing = pool.list();
     while let Some(names) = listing.next().await? {
@@ -44,6 +44,14 @@ pub async fn find(pool: &Pool, age: Duration) -> Result<Vec<Lost>, Error> {
             }
         }
     }
+    Ok((heads, data))
+}
+
+/// The headers of a pool or namespace that neither a name nor the trash leads to, and that are older than this: a younger
+/// one may be about to get its name. Looks at the name of every object of the pool.
+pub async fn find(pool: &Pool, age: Duration) -> Result<Vec<Lost>, Error> {
+    let (heads, data) = names(pool).await?;
+    let mut elsewhere: BTreeMap<PoolId, BTreeMap<u64, u64>> = BTreeMap::new();
     // One that goes from the one to the other meanwhile is seen in one of them.
     let mut known: BTreeSet<u64> = directory::list(pool).await?.into_iter().map(|entry| entry.id).collect();
     known.extend(directory::trashed(pool).await?.into_iter().map(|one| one.id));
@@ -53,6 +61,20 @@ pub async fn find(pool: &Pool, age: Duration) -> Result<Vec<Lost>, Error> {
     for id in heads.difference(&known) {
         let Ok(held) = Header::of(pool, *id).get().await else { continue };
         if held.image.created_ms <= until {
+            let data = match held.image.data_pool {
+                None => &data,
+                Some(other) => {
+                    if let Entry::Vacant(place) = elsewhere.entry(other) {
+                        let found = pool.cluster().pool_by_id(other);
+                        let found = found.map(|found| found.namespace(&String::from_utf8_lossy(pool.namespace_name())));
+                        place.insert(match found {
+                            Some(found) => names(&found).await?.1,
+                            None => BTreeMap::new(),
+                        });
+                    }
+                    elsewhere.get(&other).unwrap_or(&data)
+                }
+            };
             let objects = data.get(id).copied().unwrap_or(0);
             let (name, size, created_ms) = (held.image.name, held.image.size, held.image.created_ms);
             found.push(Lost { id: *id, name, size, objects, created_ms });

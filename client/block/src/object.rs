@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::try_join_all;
 use nacre_client::{Object, Op, SnapContext};
 
 use crate::error::{Error, is_absent, is_present};
@@ -15,8 +16,7 @@ use crate::image::{Image, View};
 
 /// Where an object's parent part ends, in bytes of the object; 0: nothing of the parent shows.
 fn under(view: &View, index: u64) -> u64 {
-    let base = index << view.order;
-    view.parent.as_ref().map_or(0, |parent| parent.overlap.saturating_sub(base).min(1 << view.order))
+    view.parent.as_ref().map_or(0, |parent| view.layout.below(index, parent.overlap))
 }
 
 impl Image {
@@ -40,7 +40,18 @@ impl Image {
     async fn read_parent(&self, view: &View, index: u64, at: u64, len: u64) -> Result<Bytes, Error> {
         let end = under(view, index).min(at + len);
         match &view.parent {
-            Some(parent) if at < end => parent.image.read_boxed((index << view.order) + at, end - at).await,
+            Some(parent) if at < end => {
+                let mut places = view.layout.places(index, at, end - at);
+                let (first, second) = (places.next(), places.next());
+                if let (Some(only), None) = (first, second) {
+                    return parent.image.read_boxed(only.offset, only.len).await;
+                }
+                let all = first.into_iter().chain(second).chain(places);
+                let reads = try_join_all(all.map(|place| parent.image.read_boxed(place.offset, place.len))).await?;
+                let mut whole = BytesMut::with_capacity(usize::try_from(end - at).unwrap_or(0));
+                reads.iter().for_each(|part| whole.extend_from_slice(part));
+                Ok(whole.freeze())
+            }
             _ => Ok(Bytes::new()),
         }
     }
@@ -50,19 +61,27 @@ impl Image {
         let under = under(view, index);
         let covers = under == 0 || (at == 0 && data.len() as u64 >= under);
         let write = Op::Write { offset: at, data };
+        let touch = self.touch(index).await?;
         if covers {
-            return Ok(self.data(view, index).execute(vec![write]).await.map(drop)?);
+            self.data(view, index).execute(vec![write]).await?;
+        } else {
+            self.with_copy(view, index, vec![write]).await?;
         }
-        self.with_copy(view, index, vec![write]).await
+        touch.end();
+        Ok(())
     }
 
     /// Writes several parts of an object, all or none.
     pub(crate) async fn write_parts(&self, view: &View, index: u64, parts: Vec<(u64, Bytes)>) -> Result<(), Error> {
         let writes = parts.into_iter().map(|(offset, data)| Op::Write { offset, data }).collect();
+        let touch = self.touch(index).await?;
         if under(view, index) == 0 {
-            return Ok(self.data(view, index).execute(writes).await.map(drop)?);
+            self.data(view, index).execute(writes).await?;
+        } else {
+            self.with_copy(view, index, writes).await?;
         }
-        self.with_copy(view, index, writes).await
+        touch.end();
+        Ok(())
     }
 
     /// Carries out operations on an object that exists, if need be after its copy.
@@ -93,11 +112,8 @@ impl Image {
         };
         // Under all snapshots that see just the same of the parent, it may lie as if it had always been there; then they
         // need the parent no more either. Otherwise they keep looking through.
-        let base = index << view.order;
         let same = |snap: &nacre_client::class::image::Snap| {
-            let shows = |parent: &nacre_client::class::image::Parent| {
-                parent.overlap.saturating_sub(base).min(1 << view.order) == len
-            };
+            let shows = |parent: &nacre_client::class::image::Parent| view.layout.below(index, parent.overlap) == len;
             snap.parent.as_ref().is_some_and(|parent| shows(parent) && view.is_parent(parent))
         };
         let keeps =
@@ -108,27 +124,38 @@ impl Image {
         }
     }
 
-    /// Makes a range of an object read as zeros, and frees what it can.
-    pub(crate) async fn zero_object(&self, view: &View, index: u64, at: u64, len: u64) -> Result<(), Error> {
+    /// Makes a range of an object read as zeros, and frees what it can; whether the object is gone.
+    pub(crate) async fn zero_object(&self, view: &View, index: u64, at: u64, len: u64) -> Result<bool, Error> {
         let under = under(view, index);
-        let base = index << view.order;
-        let last = (view.size.saturating_sub(base)).min(1 << view.order);
+        if under <= at && !self.may_exist(view, index).await? {
+            return Ok(false);
+        }
+        let touch = self.touch(index).await?;
+        let gone = self.zero_touched(view, index, at, len, under).await?;
+        touch.end();
+        Ok(gone)
+    }
+
+    async fn zero_touched(&self, view: &View, index: u64, at: u64, len: u64, under: u64) -> Result<bool, Error> {
+        let last = view.layout.below(index, view.size);
         let object = self.data(view, index);
         if at == 0 && len >= last {
             return match under {
-                0 => object.remove().await.or_else(passed_over).map_err(Error::from),
+                0 => object.remove().await.or_else(passed_over).map(|()| true).map_err(Error::from),
                 _ => {
                     let empty = vec![Op::Create { exclusive: false }, Op::Truncate { size: 0 }];
-                    Ok(object.execute(empty).await.map(drop)?)
+                    Ok(object.execute(empty).await.map(|_| false)?)
                 }
             };
         }
         let zero = Op::Zero { offset: at, len };
         if under <= at {
             // Nothing of the parent lies there: if the object is absent, the range is zeros already.
-            return object.execute(vec![zero]).await.map(drop).or_else(passed_over).map_err(Error::from);
+            object.execute(vec![zero]).await.map(drop).or_else(passed_over)?;
+        } else {
+            self.with_copy(view, index, vec![zero]).await?;
         }
-        self.with_copy(view, index, vec![zero]).await
+        Ok(false)
     }
 
     /// Takes an object back to a snapshot.

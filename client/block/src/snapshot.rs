@@ -3,6 +3,8 @@
 //! A snapshot is a number from the monitors and a line in the header. It freezes what the writer had written when it
 //! took note of it: so it is taken only when the writer has said so.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use nacre_client::Pool;
@@ -14,7 +16,7 @@ use crate::directory;
 use crate::error::{Error, refusal};
 use crate::header::Header;
 use crate::image::{ABREAST, Image, same};
-use crate::layout::objects;
+use crate::object_map::{Change, parts};
 
 impl Image {
     /// Its snapshots, oldest first.
@@ -40,9 +42,9 @@ impl Image {
 
     /// Enters a snapshot that nobody was told of yet.
     pub(crate) async fn begin_snapshot(&self, name: &str, group: Bytes) -> Result<SnapId, Error> {
-        let id = self.0.pool.make_snapshot().await?;
+        let id = self.0.data.make_snapshot().await?;
         if let Err(error) = self.0.header.snap_add(id, name, group).await {
-            self.0.pool.drop_snapshots(&[id]).await?;
+            self.0.data.drop_snapshots(&[id]).await?;
             return Err(match refusal(&error) {
                 Some(code::EXISTS) => Error::SnapExists { image: self.name(), snap: name.to_owned() },
                 Some(code::CONDITION) => Error::Raced { image: self.name() },
@@ -55,7 +57,7 @@ impl Image {
     pub(crate) async fn undo_snapshot(&self, id: SnapId) -> Result<(), Error> {
         self.0.header.snap_remove(id).await?;
         self.announce().await?;
-        Ok(self.0.pool.drop_snapshots(&[id]).await?)
+        Ok(self.0.data.drop_snapshots(&[id]).await?)
     }
 
     /// Gives a snapshot another name.
@@ -77,17 +79,13 @@ impl Image {
         let snap = self.snap_named(name)?;
         match self.0.header.snap_remove(snap.id).await {
             Err(error) if refusal(&error) == Some(code::BUSY) => {
-                let left = self.heal_children(snap.id).await?;
-                if !left.is_empty() {
-                    let children = left.join(", ");
-                    return Err(Error::HasChildren { image: self.name(), snap: name.to_owned(), children });
-                }
+                self.without_clones(&snap).await?;
                 self.0.header.snap_remove(snap.id).await?;
             }
             done => done?,
         }
         self.announce().await?;
-        self.0.pool.drop_snapshots(&[snap.id]).await?;
+        self.0.data.drop_snapshots(&[snap.id]).await?;
         // Perhaps it was the last that looked through to a parent.
         let view = self.view();
         if let Some(parent) = &snap.parent {
@@ -104,6 +102,15 @@ impl Image {
     pub async fn children(&self, snapshot: SnapId) -> Result<Vec<Child>, Error> {
         let all = self.0.header.children().await?;
         Ok(all.into_iter().filter(|child| child.snap == snapshot).collect())
+    }
+
+    /// Refuses if a snapshot has clones.
+    pub(crate) async fn without_clones(&self, snap: &Snap) -> Result<(), Error> {
+        let left = self.heal_children(snap.id).await?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        Err(Error::HasChildren { image: self.name(), snap: snap.name.clone(), children: left.join(", ") })
     }
 
     /// The clones of a snapshot that are still clones; entries of others, left by a crash, are removed.
@@ -149,13 +156,20 @@ impl Image {
             self.refresh_alone().await?;
             let view = self.view();
             let view = &view;
-            let all = objects(view.order, before.max(snap.size));
-            let back = (0..all).map(|index| async move { self.revert_object(view, index, snap.id).await });
-            let mut back = stream::iter(back).buffer_unordered(ABREAST);
-            let mut done = 0;
-            while back.try_next().await?.is_some() {
-                done += 1;
-                progress(done, all);
+            let old = Image::open_id(&self.0.pool, self.id(), &self.name(), Some(snap.id)).await?;
+            let then = old.view();
+            let all = view.layout.objects(before.max(snap.size));
+            for part in parts(0..all) {
+                // What did not change since is as it was.
+                let told = snap.id > view.held.image.map_since;
+                let due = self.picked(view, part.clone(), |_, entry| !told || entry.changed >= snap.id).await?;
+                self.change_all(&due, Change::Touched).await?;
+                let back = due.iter().map(|index| async move { self.revert_object(view, *index, snap.id).await });
+                stream::iter(back).buffer_unordered(ABREAST).try_collect::<()>().await?;
+                let kept: BTreeSet<u64> = old.existing(&then, part.clone()).await?.into_iter().collect();
+                let gone: Vec<u64> = due.into_iter().filter(|index| !kept.contains(index)).collect();
+                self.change_all(&gone, Change::Gone).await?;
+                progress(part.end, all);
             }
         }
         self.announce().await?;
@@ -169,15 +183,17 @@ impl Image {
         let Some(parent) = view.held.image.parent.clone() else {
             return Err(Error::NoClone { image: self.name() });
         };
-        let all = objects(view.order, parent.overlap);
+        let all = view.layout.objects(parent.overlap);
         let copies = (0..all).map(|index| {
             let view = &view;
             async move {
                 // A copy changes nothing that can be read: writes go on beside it.
-                match self.stored(view, index).await? {
-                    Some(_) => Ok(()),
-                    None => self.copy_up(view, index, false).await,
+                if self.stored(view, index).await?.is_none() {
+                    let touch = self.touch(index).await?;
+                    self.copy_up(view, index, false).await?;
+                    touch.end();
                 }
+                Ok::<_, Error>(())
             }
         });
         let mut copies = stream::iter(copies).buffer_unordered(ABREAST);

@@ -215,7 +215,7 @@ impl Image {
     ) -> Result<(), Error> {
         let ranges = self.changed_since(older.map(|(image, _)| image)).await?;
         let from = older.map(|(_, name)| name.to_owned()).unwrap_or_default();
-        let order = self.view().order;
+        let order = self.view().held.image.order;
         into.write_all(&Head { size: self.size(), order, from, to: to.to_owned() }.encode())?;
         let total: u64 = ranges.iter().map(|range| range.len).sum();
         let (mut done, mut count) = (0, 0);

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use nacre_proto::ids::{PoolId, SessionId, SnapId};
 
-use super::image::{Child, Flags, Held as HeldImage, Image, NewSnap, Note, Parent, Resize, Snap, Trimmed};
+use super::image::{
+    Child, FEATURE_MAP, FLAG_MAP_BAD, Flags, Held as HeldImage, Image, MapSet, NewSnap, Note, Parent, Resize, Snap,
+    Trimmed,
+};
 use super::lock::{Assert, Break, Kind as LockKind, Lock, LockState, Named, Renew, Unlock};
 use super::log::{Append, LogLine, NewLine};
 use super::numops::Change;
@@ -303,6 +306,11 @@ fn image() -> Image {
     Image { id: 7, name: "disk".into(), size: 1 << 30, order: 22, parent: Some(parent()), ..Image::default() }
 }
 
+/// One whose head needs the second form.
+fn striped() -> Image {
+    Image { stripe_unit: 65536, stripe_count: 4, data_pool: Some(PoolId(9)), map_since: SnapId(5), ..image() }
+}
+
 fn snap() -> Snap {
     Snap { id: SnapId(3), name: "s".into(), size: 1 << 30, taken_ms: 5, parent: Some(parent()), group: Bytes::new() }
 }
@@ -403,6 +411,36 @@ fn notes_and_flags_of_an_image_come_back() {
     assert_eq!(code_of(o.call("image", "note_set", &long)), code::LIMIT);
 }
 
+#[test]
+fn a_head_is_read_in_both_its_forms_and_its_map_is_marked() {
+    for image in [image(), striped()] {
+        let sealed = crate::format::seal(crate::format::Kind::Image, &image);
+        assert_eq!(crate::format::open::<Image>(crate::format::Kind::Image, &sealed), Ok(image.clone()));
+        let mut o = Bench::new();
+        o.call("image", "create", &image).unwrap();
+        assert_eq!(
+            out::<HeldImage>(o.call("image", "get", &0u64)).image,
+            Image { created_ms: 1000, change: 1, ..image }
+        );
+    }
+    // Stripes that do not divide an object, or are none.
+    for (stripe_unit, stripe_count) in
+        [(65536, 1), (65536, 0), (0, 4), (3 << 10, 4), (8 << 20, 4), (256, 4), (65536, 1025)]
+    {
+        let odd = Image { stripe_unit, stripe_count, ..image() };
+        assert_eq!(code_of(Bench::new().call("image", "create", &odd)), code::MALFORMED, "{odd:?}");
+    }
+    let mut o = made();
+    let mut marked = |used, good, since| {
+        o.call("image", "map_set", &MapSet { used, good, since: SnapId(since) }).unwrap();
+        let image = out::<HeldImage>(o.call("image", "get", &0u64)).image;
+        (image.features & FEATURE_MAP, image.flags & FLAG_MAP_BAD, image.map_since.0)
+    };
+    assert_eq!(marked(true, false, 4), (FEATURE_MAP, FLAG_MAP_BAD, 4));
+    assert_eq!(marked(true, true, 0), (FEATURE_MAP, 0, 0));
+    assert_eq!(marked(false, true, 0), (0, 0, 0));
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -447,6 +485,9 @@ fn inputs_have_the_bytes_they_always_had() {
         ("image.children", encode(&page)),
         ("image.head", crate::format::seal(crate::format::Kind::Image, &image())),
         ("image.snap", crate::format::seal(crate::format::Kind::ImageSnap, &snap())),
+        ("image.create.2", encode(&striped())),
+        ("image.head.2", crate::format::seal(crate::format::Kind::Image, &striped())),
+        ("image.map_set", encode(&MapSet { used: true, good: true, since: SnapId(5) })),
     ];
     let now: Vec<String> = now.into_iter().map(|(name, bytes)| format!("{name} {}", hex(&bytes))).collect();
     let kept: Vec<&str> =

@@ -12,6 +12,7 @@
 //! | `revert` | `u64`: a snapshot's number | nothing |
 //! | `orphan` | nothing | nothing |
 //! | `flags` | [`Flags`] | nothing |
+//! | `map_set` | [`MapSet`] | nothing |
 //! | `child_add`, `child_remove` | [`Child`] | nothing |
 //! | `children` (reads) | [`Page`] | `(Vec<(mark, Child)>, bool)` |
 //! | `note_set` | [`Note`]; an empty value removes | nothing |
@@ -23,6 +24,10 @@
 //! again: `resize` refuses until `trimmed`. So a crash in the middle of a shrink never brings old bytes back.
 //!
 //! A snapshot with children is not removed, nor is an image with snapshots.
+//!
+//! The head has two forms. The first has no stripes, no pool for its data and no mark of its object map; it is what is
+//! written as long as it can say all there is, so that an image that needs none of these is what it always was. The second
+//! is told by the highest bit of the order's byte.
 
 use bytes::Bytes;
 use nacre_proto::ids::{PoolId, SnapId};
@@ -30,7 +35,7 @@ use nacre_proto::ids::{PoolId, SnapId};
 use super::{Class, Method, Page, Scope, code, encode, input, number_of, numbered, refuse};
 use crate::codec_struct;
 use crate::exec::Stop;
-use crate::format::{Codec, Kind, open, seal};
+use crate::format::{Codec, FormatError, Kind, Reader, open, seal};
 
 /// Where a clone's bytes come from until it has its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,8 +78,86 @@ pub struct Image {
     pub snap_seq: SnapId,
     /// Rises with each change of the header.
     pub change: u64,
+    /// Bytes that lie next to each other in one object before those of the next one begin; 0: all of an object's.
+    pub stripe_unit: u64,
+    /// Objects that bytes are dealt out to in turn; 0 and 1: no stripes.
+    pub stripe_count: u64,
+    /// The pool of its data objects, if that is not the header's.
+    pub data_pool: Option<PoolId>,
+    /// The object map says the truth of snapshots newer than this.
+    pub map_since: SnapId,
 }
-codec_struct!(Image { id, name, size, order, features, flags, created_ms, trim_end, parent, snap_seq, change });
+
+/// Marks the second form in the byte of the order.
+const SECOND: u8 = 0x80;
+
+impl Image {
+    fn needs_second(&self) -> bool {
+        (self.stripe_unit, self.stripe_count, self.data_pool, self.map_since) != (0, 0, None, SnapId(0))
+    }
+
+    /// Is what it says of its objects possible.
+    #[must_use]
+    pub fn is_well_laid_out(&self) -> bool {
+        let (unit, count) = (self.stripe_unit, self.stripe_count);
+        let striped = unit >= 512 && (2..=STRIPES_MAX).contains(&count);
+        ORDERS.contains(&self.order)
+            && ((unit, count) == (0, 0) || (striped && (1u64 << self.order).is_multiple_of(unit)))
+    }
+}
+
+impl Codec for Image {
+    fn put(&self, out: &mut Vec<u8>) {
+        let second = self.needs_second();
+        self.id.put(out);
+        self.name.put(out);
+        self.size.put(out);
+        (self.order | if second { SECOND } else { 0 }).put(out);
+        self.features.put(out);
+        self.flags.put(out);
+        self.created_ms.put(out);
+        self.trim_end.put(out);
+        self.parent.put(out);
+        self.snap_seq.put(out);
+        self.change.put(out);
+        if second {
+            self.stripe_unit.put(out);
+            self.stripe_count.put(out);
+            self.data_pool.put(out);
+            self.map_since.put(out);
+        }
+    }
+
+    fn get(r: &mut Reader<'_>) -> Result<Image, FormatError> {
+        let mut image = Image {
+            id: Codec::get(r)?,
+            name: Codec::get(r)?,
+            size: Codec::get(r)?,
+            order: Codec::get(r)?,
+            features: Codec::get(r)?,
+            flags: Codec::get(r)?,
+            created_ms: Codec::get(r)?,
+            trim_end: Codec::get(r)?,
+            parent: Codec::get(r)?,
+            snap_seq: Codec::get(r)?,
+            change: Codec::get(r)?,
+            ..Image::default()
+        };
+        if image.order & SECOND != 0 {
+            image.order &= !SECOND;
+            image.stripe_unit = Codec::get(r)?;
+            image.stripe_count = Codec::get(r)?;
+            image.data_pool = Codec::get(r)?;
+            image.map_since = Codec::get(r)?;
+        }
+        Ok(image)
+    }
+}
+
+/// A feature: which objects exist, and when each last changed, is written down in an object map.
+pub const FEATURE_MAP: u64 = 1;
+/// A flag: the object map may miss something, and is not to be asked.
+pub const FLAG_MAP_BAD: u64 = 1;
 
 /// A snapshot of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -144,6 +227,18 @@ pub struct Flags {
 }
 codec_struct!(Flags { set, clear });
 
+/// Input of `map_set`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MapSet {
+    /// The image has an object map.
+    pub used: bool,
+    /// It says the truth.
+    pub good: bool,
+    /// Of snapshots newer than this.
+    pub since: SnapId,
+}
+codec_struct!(MapSet { used, good, since });
+
 /// A clone of a snapshot of this image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Child {
@@ -170,6 +265,8 @@ codec_struct!(Note { key, value });
 
 /// Objects are between 4 KiB and 32 MiB.
 pub const ORDERS: std::ops::RangeInclusive<u8> = 12..=25;
+/// Objects that bytes are dealt out to in turn.
+pub const STRIPES_MAX: u64 = 1024;
 /// Snapshots of one image.
 pub const SNAPS_MAX: u32 = 2000;
 /// Bytes of a name.
@@ -202,6 +299,7 @@ impl Class for ImageClass {
             Method { name: "revert", writes: true, run: revert },
             Method { name: "orphan", writes: true, run: orphan },
             Method { name: "flags", writes: true, run: flags },
+            Method { name: "map_set", writes: true, run: map_set },
             Method { name: "child_add", writes: true, run: child_add },
             Method { name: "child_remove", writes: true, run: child_remove },
             Method { name: "children", writes: false, run: children },
@@ -246,7 +344,7 @@ fn named(name: &str) -> Result<(), Stop> {
 fn create(s: &mut Scope<'_, '_>, raw: &[u8]) -> Result<Bytes, Stop> {
     let mut image: Image = input(raw)?;
     named(&image.name)?;
-    if !ORDERS.contains(&image.order) || image.snap_seq != SnapId(0) || image.trim_end != 0 {
+    if !image.is_well_laid_out() || image.snap_seq != SnapId(0) || image.trim_end != 0 {
         return Err(refuse(code::MALFORMED));
     }
     if s.state::<Bytes>(HEAD)?.is_some() {
@@ -368,6 +466,16 @@ fn flags(s: &mut Scope<'_, '_>, raw: &[u8]) -> Result<Bytes, Stop> {
     let change: Flags = input(raw)?;
     let mut image = load(s)?;
     image.flags = (image.flags | change.set) & !change.clear;
+    save(s, image)
+}
+
+fn map_set(s: &mut Scope<'_, '_>, raw: &[u8]) -> Result<Bytes, Stop> {
+    let map: MapSet = input(raw)?;
+    let mut image = load(s)?;
+    let with = |word: u64, bit: u64, set: bool| if set { word | bit } else { word & !bit };
+    image.features = with(image.features, FEATURE_MAP, map.used);
+    image.flags = with(image.flags, FLAG_MAP_BAD, !map.good);
+    image.map_since = map.since;
     save(s, image)
 }
 

@@ -1,0 +1,616 @@
+//! The object map: which objects of an image may exist, and when each last changed, so that what goes over a whole image
+//! looks at those alone.
+//!
+//! It is an array of eight bytes for each object, in objects of its own (`block.map.ID.CHUNK`) beside the image's data and
+//! written with the same snapshots to keep: a snapshot has the map of its moment. An entry says whether the object may
+//! exist, and the newest snapshot there was when it last changed: what changed since a snapshot is told by one map alone.
+//!
+//! Invariants:
+//! 1. Before an object changes, its entry says so, durably. So the map may name too many objects, whenever a crash comes,
+//!    and never misses one.
+//! 2. An entry changes only from what it was read as: two who change it at once do not undo each other.
+//! 3. "Absent" is written only when nothing that could make the object exist is under way.
+//! 4. Bytes that are no entry mean: may exist, may have changed.
+//!
+//! A copy from a parent that older snapshots see too is in the head's map alone: where a parent shows through, a snapshot's
+//! map is not asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use nacre_client::class::image::{FEATURE_MAP, FLAG_MAP_BAD, MapSet};
+use nacre_client::{Op, OpError, SnapContext, SnapId};
+use tokio::sync::OwnedRwLockReadGuard;
+
+use crate::error::{Error, is_absent, is_guard};
+use crate::image::{ABREAST, Image, View};
+
+const ENTRY: u64 = 8;
+/// Entries of one object of the map: 4 MiB.
+const CHUNK: u64 = 1 << 19;
+/// Entries read at a time, and kept: 64 KiB.
+const SEGMENT: u64 = 1 << 13;
+/// Segments that are kept: 8 MiB.
+const KEPT: usize = 128;
+/// Entries read at a time by what goes over a whole image.
+pub(crate) const PART: u64 = 1 << 17;
+/// Others that change the same entries at the same moment.
+const RACES: usize = 100;
+/// What the first object of a map notes: how many there once were.
+const MOST: &str = "most";
+/// Of the checksum: tells this form of an entry from all others.
+const FORM: &[u8] = b"nacre object map 1";
+
+/// What is known of an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) exists: bool,
+    /// The newest snapshot there was when it last changed.
+    pub(crate) changed: SnapId,
+}
+
+/// Nothing is known.
+const UNKNOWN: Entry = Entry { exists: true, changed: SnapId(u64::MAX) };
+
+fn sum(image: u64, index: u64, word: u64) -> u64 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(FORM);
+    for part in [image, index, word] {
+        sum.update(&part.to_le_bytes());
+    }
+    u64::from(sum.finalize() & 0xffff)
+}
+
+impl Entry {
+    fn encode(self, image: u64, index: u64) -> [u8; 8] {
+        if self == Entry::default() {
+            return [0; 8];
+        }
+        // Numbers are counted from one: they never come near 2^47.
+        let word = (self.changed.0 << 1 | u64::from(self.exists)) & (u64::MAX >> 16);
+        (word << 16 | sum(image, index, word)).to_le_bytes()
+    }
+
+    fn decode(image: u64, index: u64, bytes: [u8; 8]) -> Entry {
+        let raw = u64::from_le_bytes(bytes);
+        let word = raw >> 16;
+        if raw == 0 {
+            Entry::default()
+        } else if raw & 0xffff == sum(image, index, word) {
+            Entry { exists: word & 1 != 0, changed: SnapId(word >> 1) }
+        } else {
+            UNKNOWN
+        }
+    }
+
+    /// What it becomes at a time when that is the newest snapshot.
+    fn become_now(self, change: Change, now: SnapId) -> Entry {
+        if change == Change::Nothing {
+            return self;
+        }
+        // Of what is not known, all that is known now is that it may have changed just now.
+        let changed = if self == UNKNOWN { now } else { self.changed.max(now) };
+        Entry { exists: change == Change::Touched, changed }
+    }
+}
+
+/// What happens to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It is about to change, and may exist from then on.
+    Touched,
+    /// It is gone.
+    Gone,
+    /// Nothing: its entry is read.
+    Nothing,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Rises when what is kept may be of an old view.
+    turn: u64,
+    /// Entries as they were read or written last, by segment.
+    segments: BTreeMap<u64, BytesMut>,
+    /// Objects that are being changed, and by how many.
+    busy: BTreeMap<u64, u32>,
+    /// Objects whose entries are to be written.
+    wanted: BTreeSet<u64>,
+}
+
+/// The map as a handle that changes the image keeps it.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    state: Mutex<State>,
+    /// Held by who changes entries.
+    writing: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// An object that is being changed. If the change is not known to have ended, it counts as under way for good.
+#[derive(Debug)]
+pub(crate) struct Touch<'a> {
+    marks: Option<&'a Marks>,
+    index: u64,
+}
+
+impl Touch<'_> {
+    /// The change ended: nothing of it is under way any more.
+    pub(crate) fn end(self) {
+        let Some(marks) = self.marks else { return };
+        let mut state = marks.state();
+        if let Some(count) = state.busy.get_mut(&self.index) {
+            *count -= 1;
+            if *count == 0 {
+                state.busy.remove(&self.index);
+            }
+        }
+    }
+}
+
+fn place(index: u64) -> (u64, usize) {
+    (index / SEGMENT, ((index % SEGMENT) * ENTRY) as usize)
+}
+
+impl State {
+    fn raw(&self, index: u64) -> Option<[u8; 8]> {
+        let (segment, at) = place(index);
+        let bytes = self.segments.get(&segment)?;
+        Some(bytes.get(at..at + 8).and_then(|raw| raw.try_into().ok()).unwrap_or_default())
+    }
+
+    fn put(&mut self, index: u64, raw: [u8; 8]) {
+        let (segment, at) = place(index);
+        let Some(bytes) = self.segments.get_mut(&segment) else { return };
+        if bytes.len() < at + 8 {
+            bytes.resize(at + 8, 0);
+        }
+        if let Some(place) = bytes.get_mut(at..at + 8) {
+            place.copy_from_slice(&raw);
+        }
+    }
+}
+
+impl Marks {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is kept may be of an old view.
+    pub(crate) fn reset(&self) {
+        let mut state = self.state();
+        state.turn += 1;
+        state.segments.clear();
+    }
+}
+
+/// Ranges of objects that are worked on one after the other.
+pub(crate) fn parts(all: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let mut from = all.start;
+    std::iter::from_fn(move || {
+        if from >= all.end {
+            return None;
+        }
+        let end = ((from / PART + 1) * PART).min(all.end);
+        let part = from..end;
+        from = end;
+        Some(part)
+    })
+}
+
+impl View {
+    /// Is there a map that is kept.
+    pub(crate) fn has_map(&self) -> bool {
+        self.held.image.features & FEATURE_MAP != 0
+    }
+
+    /// May the map of this view be asked.
+    fn asks_map(&self) -> bool {
+        let good = self.has_map() && self.held.image.flags & FLAG_MAP_BAD == 0;
+        good && self.at.is_none_or(|at| at > self.held.image.map_since)
+    }
+}
+
+impl Image {
+    fn chunk(&self, chunk: u64) -> nacre_client::Object {
+        self.0.data.object(format!("block.map.{:016x}.{chunk:08x}", self.id()))
+    }
+
+    async fn read_entries(&self, at: Option<SnapId>, range: Range<u64>) -> Result<Bytes, Error> {
+        let chunk = self.chunk(range.start / CHUNK);
+        let chunk = match at {
+            Some(snapshot) => chunk.at(snapshot),
+            None => chunk,
+        };
+        match chunk.read(range.start % CHUNK * ENTRY, (range.end - range.start) * ENTRY).await {
+            Ok(bytes) => Ok(bytes),
+            Err(error) if is_absent(&error) => Ok(Bytes::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn entry(&self, raw: &[u8], from: u64, index: u64) -> Entry {
+        let at = ((index - from) * ENTRY) as usize;
+        let raw = raw.get(at..at + 8).and_then(|raw| raw.try_into().ok()).unwrap_or_default();
+        Entry::decode(self.id(), index, raw)
+    }
+
+    /// The objects of a part (see [`parts()`]) that may be as wanted; all, if no map can be asked.
+    pub(crate) async fn picked(
+        &self,
+        view: &View,
+        part: Range<u64>,
+        want: impl Fn(u64, Entry) -> bool,
+    ) -> Result<Vec<u64>, Error> {
+        if !view.asks_map() {
+            return Ok(part.collect());
+        }
+        let raw = self.read_entries(view.at, part.clone()).await?;
+        let from = part.start;
+        Ok(part.filter(|index| want(*index, self.entry(&raw, from, *index))).collect())
+    }
+
+    /// The same, of objects that may exist.
+    pub(crate) async fn existing(&self, view: &View, part: Range<u64>) -> Result<Vec<u64>, Error> {
+        // Of a snapshot, a parent's copy may not be in the map.
+        let unsure = view.at.and(view.parent.as_ref()).map_or(0, |parent| parent.overlap);
+        self.picked(view, part, |index, entry| entry.exists || view.layout.below(index, unsure) > 0).await
+    }
+
+    /// May an object exist: false only if it surely does not.
+    pub(crate) async fn may_exist(&self, view: &View, index: u64) -> Result<bool, Error> {
+        if !view.asks_map() {
+            return Ok(true);
+        }
+        let known = || self.0.marks.state().raw(index).map(|raw| Entry::decode(self.id(), index, raw).exists);
+        if let Some(exists) = known() {
+            return Ok(exists);
+        }
+        let _turn = self.0.marks.writing.lock().await;
+        if let Some(exists) = known() {
+            return Ok(exists);
+        }
+        // Nothing changes: read, and kept.
+        self.change(&[(index, Change::Nothing)]).await?;
+        Ok(known().unwrap_or(true))
+    }
+
+    /// An object is about to change: when this is done, the map says so.
+    pub(crate) async fn touch(&self, index: u64) -> Result<Touch<'_>, Error> {
+        let marks = &self.0.marks;
+        if !self.view().has_map() {
+            return Ok(Touch { marks: None, index });
+        }
+        let known = |state: &State| {
+            let entry = state.raw(index).map(|raw| Entry::decode(self.id(), index, raw));
+            entry.is_some_and(|entry| entry.exists && entry != UNKNOWN && entry.changed >= self.view().keeps.seq)
+        };
+        let touch = Touch { marks: Some(marks), index };
+        {
+            let mut state = marks.state();
+            *state.busy.entry(index).or_default() += 1;
+            if known(&state) {
+                return Ok(touch);
+            }
+            state.wanted.insert(index);
+        }
+        let _turn = marks.writing.lock().await;
+        let batch: Vec<(u64, Change)> = {
+            let mut state = marks.state();
+            if known(&state) {
+                return Ok(touch);
+            }
+            // Whoever had it before may not have come to an end.
+            state.wanted.insert(index);
+            std::mem::take(&mut state.wanted).into_iter().map(|index| (index, Change::Touched)).collect()
+        };
+        self.change(&batch).await?;
+        Ok(touch)
+    }
+
+    /// Objects were removed, and their entries are to say so, unless others are changing them. Goes on when nobody waits
+    /// for it any more: as long as it does, the gate is held.
+    pub(crate) async fn gone(&self, indices: Vec<u64>, gate: Arc<OwnedRwLockReadGuard<()>>) -> Result<(), Error> {
+        if indices.is_empty() || !self.view().has_map() {
+            return Ok(());
+        }
+        let image = self.clone();
+        let done = tokio::spawn(async move {
+            let _gate = gate;
+            let _turn = Arc::clone(&image.0.marks.writing).lock_owned().await;
+            let batch: Vec<(u64, Change)> = {
+                let mut state = image.0.marks.state();
+                let free: Vec<u64> = indices.into_iter().filter(|index| !state.busy.contains_key(index)).collect();
+                // From now on who changes one of them waits for its turn.
+                for index in &free {
+                    state.segments.remove(&place(*index).0);
+                }
+                free.into_iter().map(|index| (index, Change::Gone)).collect()
+            };
+            image.change(&batch).await
+        });
+        match done.await {
+            Ok(done) => done,
+            // The runtime is going down: the map names too many objects, which it may.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// The same for many objects at once, by one who knows that nobody else changes them.
+    pub(crate) async fn change_all(&self, indices: &[u64], change: Change) -> Result<(), Error> {
+        if indices.is_empty() || !self.view().has_map() {
+            return Ok(());
+        }
+        let _turn = self.0.marks.writing.lock().await;
+        let batch: Vec<(u64, Change)> = indices.iter().map(|index| (*index, change)).collect();
+        self.change(&batch).await
+    }
+
+    /// Writes entries, in rising order. Whoever calls has the turn.
+    async fn change(&self, batch: &[(u64, Change)]) -> Result<(), Error> {
+        for part in batch.chunk_by(|a, b| a.0 / SEGMENT == b.0 / SEGMENT) {
+            let Some((first, _)) = part.first() else { continue };
+            let segment = first / SEGMENT;
+            for round in 0.. {
+                let turn = self.0.marks.state().turn;
+                let keeps = Arc::clone(&self.view().keeps);
+                let known = self.0.marks.state().segments.get(&segment).map(|bytes| bytes.clone().freeze());
+                let raw = match known {
+                    Some(raw) => raw,
+                    None => self.read_entries(None, segment * SEGMENT..(segment + 1) * SEGMENT).await?,
+                };
+                let done = self.change_segment(segment, raw, part, &keeps).await;
+                let mut state = self.0.marks.state();
+                match done {
+                    Ok(raw) if state.turn == turn => {
+                        if state.segments.len() >= KEPT && !state.segments.contains_key(&segment) {
+                            state.segments.pop_first();
+                        }
+                        state.segments.insert(segment, raw);
+                        break;
+                    }
+                    Ok(_) if round < RACES => drop(state.segments.remove(&segment)),
+                    Err(Error::Cluster(error)) if is_guard(&error) && round < RACES => {
+                        drop(state.segments.remove(&segment));
+                    }
+                    Ok(_) => return Err(Error::Raced { image: self.name() }),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes entries of one segment if they are still what they are thought to be; gives the segment as it is then.
+    async fn change_segment(
+        &self,
+        segment: u64,
+        raw: Bytes,
+        part: &[(u64, Change)],
+        keeps: &Arc<SnapContext>,
+    ) -> Result<BytesMut, Error> {
+        let first = segment * SEGMENT;
+        let mut state = State::default();
+        state.segments.insert(segment, BytesMut::from(&raw[..]));
+        let mut runs: Vec<(u64, BytesMut, BytesMut)> = Vec::new();
+        for (index, change) in part {
+            let before = state.raw(*index).unwrap_or_default();
+            if *change == Change::Nothing {
+                continue;
+            }
+            let entry = Entry::decode(self.id(), *index, before).become_now(*change, keeps.seq);
+            let after = entry.encode(self.id(), *index);
+            if before == after {
+                continue;
+            }
+            state.put(*index, after);
+            let at = (index % CHUNK) * ENTRY;
+            match runs.last_mut() {
+                Some((from, old, new)) if *from + old.len() as u64 == at => {
+                    old.extend_from_slice(&before);
+                    new.extend_from_slice(&after);
+                }
+                _ => runs.push((at, BytesMut::from(&before[..]), BytesMut::from(&after[..]))),
+            }
+        }
+        // Operations of a vector are bounded.
+        for runs in runs.chunks(64) {
+            let mut ops = vec![Op::Create { exclusive: false }];
+            let compare = |(at, old, _): &(u64, BytesMut, BytesMut)| Op::CompareExtent {
+                offset: *at,
+                data: old.clone().freeze(),
+            };
+            let write =
+                |(at, _, new): &(u64, BytesMut, BytesMut)| Op::Write { offset: *at, data: new.clone().freeze() };
+            ops.extend(runs.iter().map(compare));
+            ops.extend(runs.iter().map(write));
+            self.chunk(first / CHUNK).keeping(keeps).execute(ops).await?;
+        }
+        Ok(state.segments.remove(&segment).unwrap_or_default())
+    }
+
+    /// How many objects the map once had, as far as it was shrunk.
+    async fn most_chunks(&self) -> Result<u64, Error> {
+        let noted = match self.chunk(0).xattr(MOST).await {
+            Err(nacre_client::Error::Object { source: OpError::NotFound { .. } | OpError::NoAttr { .. }, .. }) => {
+                return Ok(0);
+            }
+            noted => noted?,
+        };
+        Ok(noted[..].try_into().map_or(0, u64::from_le_bytes))
+    }
+
+    /// An image is about to end at its size, and not at this end any more: what its map had is remembered, so that it can
+    /// be removed with the image. Entries past the end stay: they say what changed since snapshots.
+    pub(crate) async fn shrink_map(&self, view: &View, end: u64) -> Result<(), Error> {
+        let chunks = view.layout.objects(end).div_ceil(CHUNK);
+        if !view.has_map() || chunks <= 1 || chunks <= self.most_chunks().await? {
+            return Ok(());
+        }
+        let value = Bytes::copy_from_slice(&chunks.to_le_bytes());
+        let note = vec![Op::Create { exclusive: false }, Op::SetXattr { name: Bytes::from(MOST), value }];
+        Ok(self.chunk(0).keeping(&view.keeps).execute(note).await.map(drop)?)
+    }
+
+    /// Removes the map. Nothing of the image may be left.
+    pub(crate) async fn remove_map(&self, view: &View) -> Result<(), Error> {
+        if !view.has_map() {
+            return Ok(());
+        }
+        let end = view.layout.objects(view.held.image.size.max(view.held.image.trim_end));
+        let chunks = end.div_ceil(CHUNK).max(self.most_chunks().await?);
+        let removals = (1..chunks).map(|chunk| self.remove_chunk(view, chunk));
+        stream::iter(removals).buffer_unordered(ABREAST).try_collect::<()>().await?;
+        // The first goes last: it says how many there are.
+        self.remove_chunk(view, 0).await
+    }
+
+    async fn remove_chunk(&self, view: &View, chunk: u64) -> Result<(), Error> {
+        match self.chunk(chunk).keeping(&view.keeps).remove().await {
+            Err(error) if !is_absent(&error) => Err(Error::from(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Compares the map of this image, or of this snapshot, with each of its objects.
+    pub async fn check_map(&self, mut progress: impl FnMut(u64, u64)) -> Result<Checked, Error> {
+        let view = self.view();
+        let mut checked = Checked { used: view.has_map(), asked: view.asks_map(), ..Checked::default() };
+        if !checked.asked {
+            return Ok(checked);
+        }
+        let all = view.layout.objects(view.size);
+        let view = &view;
+        for part in parts(0..all) {
+            let looks =
+                part.clone().map(|index| async move { Ok::<_, Error>((index, self.stored(view, index).await?)) });
+            let there: BTreeSet<u64> = stream::iter(looks)
+                .buffer_unordered(2 * ABREAST)
+                .try_filter_map(|(index, stat)| async move { Ok(stat.map(|_| index)) })
+                .try_collect()
+                .await?;
+            // The map is read after the objects: what came to exist meanwhile is in it.
+            let said: BTreeSet<u64> = self.existing(view, part.clone()).await?.into_iter().collect();
+            for index in there.difference(&said) {
+                // Unless it went meanwhile.
+                let there = self.stored(view, *index).await?.is_some();
+                if there && !self.existing(view, *index..index + 1).await?.contains(index) {
+                    checked.missed += 1;
+                }
+            }
+            checked.objects += there.len() as u64;
+            checked.maybe += said.difference(&there).count() as u64;
+            progress(part.end, all);
+        }
+        Ok(checked)
+    }
+
+    /// Marks the map as one that is not to be asked.
+    pub async fn distrust_map(&self) -> Result<(), Error> {
+        self.set_flags(FLAG_MAP_BAD, 0).await
+    }
+
+    /// Makes the map anew from the objects, also where there was none. To be opened for writing; nothing is written
+    /// meanwhile. Snapshots that are there already get no map.
+    pub async fn rebuild_map(&self, mut progress: impl FnMut(u64, u64)) -> Result<(), Error> {
+        self.writable()?;
+        self.trim().await?;
+        let since = self.view().keeps.seq;
+        self.0.header.map_set(&MapSet { used: true, good: false, since }).await?;
+        self.announce().await?;
+        {
+            let _alone = self.0.gate.write().await;
+            self.settle().await?;
+            self.refresh_alone().await?;
+            let view = self.view();
+            let view = &view;
+            let all = view.layout.objects(view.size);
+            for part in parts(0..all) {
+                let looks =
+                    part.clone().map(|index| async move { Ok::<_, Error>((index, self.stored(view, index).await?)) });
+                let batch: Vec<(u64, Change)> = stream::iter(looks)
+                    .buffered(2 * ABREAST)
+                    .map_ok(|(index, stat)| (index, if stat.is_some() { Change::Touched } else { Change::Gone }))
+                    .try_collect()
+                    .await?;
+                // Each entry: what was removed since a snapshot is to be known as well.
+                let _turn = self.0.marks.writing.lock().await;
+                self.change(&batch).await?;
+                progress(part.end, all);
+            }
+        }
+        self.0.header.map_set(&MapSet { used: true, good: true, since }).await?;
+        self.announce().await.map(drop)
+    }
+}
+
+impl Image {
+    /// Keeps no map any more. To be opened for writing.
+    pub async fn drop_map(&self) -> Result<(), Error> {
+        self.writable()?;
+        let view = self.view();
+        self.0.header.map_set(&MapSet { used: false, good: true, since: SnapId(0) }).await?;
+        self.announce().await?;
+        self.remove_map(&view).await
+    }
+}
+
+/// What a comparison of a map with its objects found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// The image has a map.
+    pub used: bool,
+    /// It may be asked: it is not marked as bad, and not younger than the snapshot.
+    pub asked: bool,
+    /// Objects that exist.
+    pub objects: u64,
+    /// Objects that exist and are not in the map: there must be none.
+    pub missed: u64,
+    /// Objects that the map names and that do not exist: they cost a look.
+    pub maybe: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_entry_that_was_never_written_is_absent_and_damage_is_not_trusted() {
+        assert_eq!(Entry::decode(7, 9, [0; 8]), Entry::default());
+        let entry = Entry { exists: true, changed: SnapId(5) };
+        let bytes = entry.encode(7, 9);
+        assert_eq!(Entry::decode(7, 9, bytes), entry);
+        assert_eq!(Entry::decode(7, 10, bytes), UNKNOWN, "it is another object's");
+        assert_eq!(Entry::decode(8, 9, bytes), UNKNOWN, "it is another image's");
+        assert_eq!(UNKNOWN.become_now(Change::Gone, SnapId(6)), Entry { exists: false, changed: SnapId(6) });
+        assert_eq!(entry.become_now(Change::Gone, SnapId(4)), Entry { exists: false, changed: SnapId(5) });
+        // As the first release wrote it.
+        let kept = include_str!("../../../fixtures/block/map-entry-1.txt").trim();
+        assert_eq!(format!("{:016x}", u64::from_be_bytes(bytes)), kept);
+    }
+
+    #[test]
+    fn parts_end_where_objects_of_the_map_do() {
+        assert_eq!(parts(3..3).count(), 0);
+        assert_eq!(parts(5..PART + 2).collect::<Vec<_>>(), [5..PART, PART..PART + 2]);
+        assert!(CHUNK.is_multiple_of(PART) && PART.is_multiple_of(SEGMENT));
+    }
+
+    proptest! {
+        #[test]
+        fn entries_are_read_back_and_flipped_bits_are_never_a_missing_object(
+            image: u64, index: u64, exists: bool, changed in 0u64..1 << 40, bit in 0usize..64,
+        ) {
+            let entry = Entry { exists, changed: SnapId(changed) };
+            let bytes = entry.encode(image, index);
+            prop_assert_eq!(Entry::decode(image, index, bytes), entry);
+            let mut bad = bytes;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            if bytes != [0; 8] {
+                prop_assert!(Entry::decode(image, index, bad).exists);
+            }
+        }
+    }
+}

@@ -14,6 +14,8 @@ mod powercut;
 mod served;
 #[path = "objects/shards.rs"]
 mod shards;
+#[path = "objects/together.rs"]
+mod together;
 #[path = "objects/tools.rs"]
 mod tools;
 

@@ -92,33 +92,30 @@ impl Image {
                 return Ok((0, None));
             }
             let data = self.read_object(view, index, 0, len).await?;
-            let (mut freed, mut gone) = (0, None);
+            let (mut freed, mut removal) = (0, None);
             for (at, run, zero) in runs(&data) {
                 let (at, run) = (at as u64, run as u64);
                 let whole = run == len;
                 if zero && (whole || run >= WORTH) {
                     let len = if whole { last } else { run };
-                    if self.zero_object(view, index, at, len).await? {
-                        gone = Some(index);
-                    }
+                    removal = self.zero_object(view, index, at, len).await?.or(removal);
                     freed += run;
                 }
             }
-            Ok::<_, Error>((freed, gone))
+            Ok::<_, Error>((freed, removal))
         };
         let mut freed = 0;
         for part in parts(0..all) {
             let due = self.existing(view, part.clone()).await?;
-            let (mut left, mut absent) = (due.len() as u64, Vec::new());
+            let (mut left, mut removals) = (due.len() as u64, Vec::new());
             let mut holes = stream::iter(due.into_iter().map(look)).buffer_unordered(ABREAST);
-            while let Some((bytes, gone)) = holes.try_next().await? {
+            while let Some((bytes, removal)) = holes.try_next().await? {
                 freed += bytes;
-                absent.extend(gone);
+                removals.extend(removal);
                 left -= 1;
                 progress(part.end.saturating_sub(left), all);
             }
-            absent.sort_unstable();
-            self.gone(absent, Arc::clone(&gate)).await?;
+            self.gone(removals, Arc::clone(&gate)).await?;
         }
         Ok(freed)
     }

@@ -214,7 +214,23 @@ impl Image {
     pub(crate) async fn trim(&self) -> Result<(), Error> {
         self.refresh().await?;
         let view = self.view();
+        if view.held.image.trim_end <= view.size {
+            return Ok(());
+        }
+        self.as_cutter(self.trim_alone()).await
+    }
+
+    /// The same, by one who has the right to cut.
+    async fn trim_alone(&self) -> Result<(), Error> {
+        // Whoever shrank it may not have heard that the writer knows: what it writes there must not come after the cut.
+        if !self.announce_to_writer().await? {
+            let undone = "what was cut off is not freed yet; resize it again";
+            return Err(Error::WriterSilent { image: self.name(), undone });
+        }
+        self.refresh().await?;
+        let view = self.view();
         let end = view.held.image.trim_end;
+        // Another had the right before, and did it.
         if end <= view.size {
             return Ok(());
         }

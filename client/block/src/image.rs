@@ -10,10 +10,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use nacre_client::class::image::{FEATURE_MAP, Held, Parent};
 use nacre_client::{Object, Pool, SnapContext, SnapId};
@@ -113,6 +114,8 @@ pub(crate) struct Inner {
     cache: OnceLock<Cache>,
     ahead: Ahead,
     pub(crate) marks: Marks,
+    /// How many want to remove, or remove, what lies past its end.
+    pub(crate) cutting: AtomicUsize,
     /// Told when the size changes.
     resized: tokio::sync::watch::Sender<u64>,
 }
@@ -266,6 +269,7 @@ impl Image {
             cache: OnceLock::new(),
             ahead: Ahead::default(),
             marks: Marks::default(),
+            cutting: AtomicUsize::default(),
             resized,
         }));
         image.learn_limits().await?;
@@ -558,7 +562,8 @@ impl Image {
                 }
             }
         });
-        try_join_all(writes).await.map(drop)
+        // All are waited for, also if one fails: nothing of it lands when this is over.
+        join_all(writes).await.into_iter().collect()
     }
 
     /// Makes a range read as zeros, and frees what it can.
@@ -579,24 +584,32 @@ impl Image {
         self.settle().await?;
         let view = &view;
         let layout = view.layout;
+        let failing = &AtomicBool::new(false);
         let zeros = (layout.first(offset)..layout.objects(offset + len)).map(|index| async move {
             // What of an object lies in a range is in one piece, also with stripes.
             let (from, to) = (layout.below(index, offset), layout.below(index, offset + len));
-            let gone = from < to && self.zero_object(view, index, from, to - from).await?;
-            Ok::<_, Error>(gone.then_some(index))
+            let due = from < to && !failing.load(Ordering::Relaxed);
+            if due { self.zero_object(view, index, from, to - from).await } else { Ok(None) }
         });
         let mut zeros = stream::iter(zeros).buffer_unordered(ABREAST);
         let mut gone = Vec::new();
-        while let Some(index) = zeros.try_next().await? {
-            gone.extend(index);
+        let mut failed = None;
+        // What was begun is waited for: nothing of it lands when this is over.
+        while let Some(done) = zeros.next().await {
+            match done {
+                Ok(removal) => gone.extend(removal),
+                Err(error) => {
+                    failing.store(true, Ordering::Relaxed);
+                    failed = failed.or(Some(error));
+                }
+            }
             // What discards a whole image is told by and by.
             if gone.len() >= 1 << 14 {
-                gone.sort_unstable();
                 self.gone(std::mem::take(&mut gone), Arc::clone(&gate)).await?;
             }
         }
-        gone.sort_unstable();
-        self.gone(gone, gate).await
+        self.gone(gone, gate).await?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// All writes that were answered survive from now on. Fails if the right to write is gone, so that nobody takes the

@@ -13,6 +13,7 @@ use nacre_client::{Object, Op, SnapContext};
 
 use crate::error::{Error, is_absent, is_present};
 use crate::image::{Image, View};
+use crate::object_map::Touch;
 
 /// Where an object's parent part ends, in bytes of the object; 0: nothing of the parent shows.
 fn under(view: &View, index: u64) -> u64 {
@@ -124,16 +125,25 @@ impl Image {
         }
     }
 
-    /// Makes a range of an object read as zeros, and frees what it can; whether the object is gone.
-    pub(crate) async fn zero_object(&self, view: &View, index: u64, at: u64, len: u64) -> Result<bool, Error> {
+    /// Makes a range of an object read as zeros, and frees what it can. If that removed the object, [`Image::gone`] is to
+    /// hear of it.
+    pub(crate) async fn zero_object(
+        &self,
+        view: &View,
+        index: u64,
+        at: u64,
+        len: u64,
+    ) -> Result<Option<Touch<'_>>, Error> {
         let under = under(view, index);
         if under <= at && !self.may_exist(view, index).await? {
-            return Ok(false);
+            return Ok(None);
         }
         let touch = self.touch(index).await?;
-        let gone = self.zero_touched(view, index, at, len, under).await?;
+        if self.zero_touched(view, index, at, len, under).await? {
+            return Ok(Some(touch));
+        }
         touch.end();
-        Ok(gone)
+        Ok(None)
     }
 
     async fn zero_touched(&self, view: &View, index: u64, at: u64, len: u64, under: u64) -> Result<bool, Error> {

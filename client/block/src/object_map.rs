@@ -9,7 +9,8 @@
 //! 1. Before an object changes, its entry says so, durably. So the map may name too many objects, whenever a crash comes,
 //!    and never misses one.
 //! 2. An entry changes only from what it was read as: two who change it at once do not undo each other.
-//! 3. "Absent" is written only when nothing that could make the object exist is under way.
+//! 3. "Absent" is written only by whoever removed the object, and only if nothing that could make it exist was under way
+//!    at any moment between its removal and that entry.
 //! 4. Bytes that are no entry mean: may exist, may have changed.
 //!
 //! A copy from a parent that older snapshots see too is in the head's map alone: where a parent shows through, a snapshot's
@@ -21,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
-use nacre_client::class::image::{FEATURE_MAP, FLAG_MAP_BAD, MapSet};
+use nacre_client::class::image::{FEATURE_MAP, FLAG_MAP_BAD, Image as Head, MapSet};
 use nacre_client::{Op, OpError, SnapContext, SnapId};
 use tokio::sync::OwnedRwLockReadGuard;
 
@@ -114,8 +115,8 @@ struct State {
     turn: u64,
     /// Entries as they were read or written last, by segment.
     segments: BTreeMap<u64, BytesMut>,
-    /// Objects that are being changed, and by how many.
-    busy: BTreeMap<u64, u32>,
+    /// Objects that are being changed.
+    busy: BTreeMap<u64, Busy>,
     /// Objects whose entries are to be written.
     wanted: BTreeSet<u64>,
 }
@@ -128,6 +129,15 @@ pub(crate) struct Marks {
     writing: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// Changes of one object.
+#[derive(Debug, Default)]
+struct Busy {
+    /// That are under way.
+    now: u64,
+    /// That began since none was.
+    all: u64,
+}
+
 /// An object that is being changed. If the change is not known to have ended, it counts as under way for good.
 #[derive(Debug)]
 pub(crate) struct Touch<'a> {
@@ -138,13 +148,8 @@ pub(crate) struct Touch<'a> {
 impl Touch<'_> {
     /// The change ended: nothing of it is under way any more.
     pub(crate) fn end(self) {
-        let Some(marks) = self.marks else { return };
-        let mut state = marks.state();
-        if let Some(count) = state.busy.get_mut(&self.index) {
-            *count -= 1;
-            if *count == 0 {
-                state.busy.remove(&self.index);
-            }
+        if let Some(marks) = self.marks {
+            marks.state().end(self.index);
         }
     }
 }
@@ -154,6 +159,26 @@ fn place(index: u64) -> (u64, usize) {
 }
 
 impl State {
+    fn begin(&mut self, index: u64) {
+        let busy = self.busy.entry(index).or_default();
+        busy.now += 1;
+        busy.all += 1;
+    }
+
+    fn end(&mut self, index: u64) {
+        if let Some(busy) = self.busy.get_mut(&index) {
+            busy.now -= 1;
+            if busy.now == 0 {
+                self.busy.remove(&index);
+            }
+        }
+    }
+
+    /// To whoever is changing the object: was nobody else, at any moment since it began.
+    fn is_alone(&self, index: u64) -> bool {
+        self.busy.get(&index).is_some_and(|busy| busy.all == 1)
+    }
+
     fn raw(&self, index: u64) -> Option<[u8; 8]> {
         let (segment, at) = place(index);
         let bytes = self.segments.get(&segment)?;
@@ -236,6 +261,34 @@ impl Image {
         Entry::decode(self.id(), index, raw)
     }
 
+    /// The entries of a part, if there is a map that may be asked. Who does not write the image may not have heard yet that
+    /// its map is to be asked no more, or is gone: the header has the word, and is asked after the entries.
+    async fn entries_in_force(&self, view: &View, part: Range<u64>) -> Result<Option<Bytes>, Error> {
+        let same = |head: &Head| {
+            let of = |head: &Head| (head.features & FEATURE_MAP, head.flags & FLAG_MAP_BAD, head.map_since);
+            of(head) == of(&view.held.image)
+        };
+        let mut known = view.held.image.change;
+        for _ in 0..RACES {
+            if !view.asks_map() {
+                break;
+            }
+            let raw = self.read_entries(view.at, part.clone()).await?;
+            if self.hold().is_some() {
+                return Ok(Some(raw));
+            }
+            let head = self.0.header.get().await?.image;
+            if !same(&head) {
+                break;
+            }
+            if head.change == known {
+                return Ok(Some(raw));
+            }
+            known = head.change;
+        }
+        Ok(None)
+    }
+
     /// The objects of a part (see [`parts()`]) that may be as wanted; all, if no map can be asked.
     pub(crate) async fn picked(
         &self,
@@ -243,10 +296,7 @@ impl Image {
         part: Range<u64>,
         want: impl Fn(u64, Entry) -> bool,
     ) -> Result<Vec<u64>, Error> {
-        if !view.asks_map() {
-            return Ok(part.collect());
-        }
-        let raw = self.read_entries(view.at, part.clone()).await?;
+        let Some(raw) = self.entries_in_force(view, part.clone()).await? else { return Ok(part.collect()) };
         let from = part.start;
         Ok(part.filter(|index| want(*index, self.entry(&raw, from, *index))).collect())
     }
@@ -289,7 +339,7 @@ impl Image {
         let touch = Touch { marks: Some(marks), index };
         {
             let mut state = marks.state();
-            *state.busy.entry(index).or_default() += 1;
+            state.begin(index);
             if known(&state) {
                 return Ok(touch);
             }
@@ -309,26 +359,37 @@ impl Image {
         Ok(touch)
     }
 
-    /// Objects were removed, and their entries are to say so, unless others are changing them. Goes on when nobody waits
-    /// for it any more: as long as it does, the gate is held.
-    pub(crate) async fn gone(&self, indices: Vec<u64>, gate: Arc<OwnedRwLockReadGuard<()>>) -> Result<(), Error> {
-        if indices.is_empty() || !self.view().has_map() {
+    /// Objects were removed, and their entries are to say so, unless others changed them since it began. Goes on when nobody
+    /// waits for it any more: as long as it does, the gate is held.
+    pub(crate) async fn gone(
+        &self,
+        removals: Vec<Touch<'_>>,
+        gate: Arc<OwnedRwLockReadGuard<()>>,
+    ) -> Result<(), Error> {
+        let mut removed: Vec<u64> =
+            removals.into_iter().filter(|touch| touch.marks.is_some()).map(|touch| touch.index).collect();
+        if removed.is_empty() {
             return Ok(());
         }
+        removed.sort_unstable();
         let image = self.clone();
         let done = tokio::spawn(async move {
             let _gate = gate;
-            let _turn = Arc::clone(&image.0.marks.writing).lock_owned().await;
+            let marks = &image.0.marks;
+            let _turn = Arc::clone(&marks.writing).lock_owned().await;
             let batch: Vec<(u64, Change)> = {
-                let mut state = image.0.marks.state();
-                let free: Vec<u64> = indices.into_iter().filter(|index| !state.busy.contains_key(index)).collect();
+                let mut state = marks.state();
+                let alone: Vec<u64> = removed.iter().copied().filter(|index| state.is_alone(*index)).collect();
                 // From now on who changes one of them waits for its turn.
-                for index in &free {
+                for index in &alone {
                     state.segments.remove(&place(*index).0);
                 }
-                free.into_iter().map(|index| (index, Change::Gone)).collect()
+                alone.into_iter().map(|index| (index, Change::Gone)).collect()
             };
-            image.change(&batch).await
+            image.change(&batch).await?;
+            let mut state = marks.state();
+            removed.into_iter().for_each(|index| state.end(index));
+            Ok(())
         });
         match done.await {
             Ok(done) => done,
@@ -516,10 +577,10 @@ impl Image {
     pub async fn rebuild_map(&self, mut progress: impl FnMut(u64, u64)) -> Result<(), Error> {
         self.writable()?;
         self.trim().await?;
-        let since = self.view().keeps.seq;
-        self.0.header.map_set(&MapSet { used: true, good: false, since }).await?;
+        let bad = MapSet { used: true, good: false, since: self.view().keeps.seq };
+        self.0.header.map_set(&bad).await?;
         self.announce().await?;
-        {
+        let since = {
             let _alone = self.0.gate.write().await;
             self.settle().await?;
             self.refresh_alone().await?;
@@ -539,7 +600,9 @@ impl Image {
                 self.change(&batch).await?;
                 progress(part.end, all);
             }
-        }
+            // Of the snapshots that were there when it was begun: one may have come since it was asked for.
+            view.keeps.seq
+        };
         self.0.header.map_set(&MapSet { used: true, good: true, since }).await?;
         self.announce().await.map(drop)
     }
@@ -596,6 +659,28 @@ mod tests {
         assert_eq!(parts(3..3).count(), 0);
         assert_eq!(parts(5..PART + 2).collect::<Vec<_>>(), [5..PART, PART..PART + 2]);
         assert!(CHUNK.is_multiple_of(PART) && PART.is_multiple_of(SEGMENT));
+    }
+
+    #[test]
+    fn an_object_is_only_gone_if_nobody_else_changed_it_since_its_removal_began() {
+        let mut state = State::default();
+        // A removal, by itself.
+        state.begin(1);
+        assert!(state.is_alone(1) && !state.is_alone(2));
+        // A write that begins and ends meanwhile may have made the object again.
+        state.begin(1);
+        state.end(1);
+        assert!(!state.is_alone(1));
+        state.end(1);
+        // So may one that was there before and ends meanwhile.
+        state.begin(1);
+        state.begin(1);
+        state.end(1);
+        assert!(!state.is_alone(1));
+        state.end(1);
+        assert!(state.busy.is_empty());
+        state.begin(1);
+        assert!(state.is_alone(1));
     }
 
     proptest! {

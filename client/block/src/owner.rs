@@ -4,7 +4,11 @@
 //! what it has under way, lets go, and writes no more with that handle. One that says no keeps it. One that says nothing
 //! within [`ASKED`] is dead, stopped or cut off: its session is fenced, which is done when every OSD knows, and only then
 //! is its lock broken. So whoever holds the lock is the only one whose writes land, however late the other wakes up.
+//!
+//! The right to remove what a shrink cut off is another such lock: who resizes an image need not be its writer, and if it
+//! sleeps in the middle of it, the image may have grown again when it wakes up.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +35,8 @@ const TURNS: usize = 20;
 
 const CHANGED: &[u8] = b"\x01changed";
 const ASK: &[u8] = b"\x01yield";
+/// To one who cuts off an end: are you.
+const ASK_CUT: &[u8] = b"\x01cutting";
 /// To a writer: hold still until [`RELEASE`], or for as long as [`STILL`].
 pub(crate) const HOLD: &[u8] = b"\x01hold";
 /// To a writer: go on; did you hold still until now.
@@ -39,8 +45,31 @@ pub(crate) const RELEASE: &[u8] = b"\x01release";
 const STILL: Duration = Duration::from_secs(8);
 pub(crate) const YES: &[u8] = b"yes";
 
-fn name() -> Bytes {
-    Bytes::from_static(b"writer")
+/// A right that one session has at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Right {
+    /// To write.
+    Write,
+    /// To remove what lies past the end.
+    Cut,
+}
+
+impl Right {
+    /// What its lock is called.
+    fn lock(self) -> Bytes {
+        Bytes::from_static(match self {
+            Right::Write => b"writer",
+            Right::Cut => b"cutter",
+        })
+    }
+
+    /// What its holder is asked.
+    fn question(self) -> &'static [u8] {
+        match self {
+            Right::Write => ASK,
+            Right::Cut => ASK_CUT,
+        }
+    }
 }
 
 /// What a handle may do.
@@ -83,7 +112,11 @@ fn myself() -> String {
 impl Image {
     /// Who has the right to write, if anybody has.
     pub async fn holder(&self) -> Result<Option<Holder>, Error> {
-        let state = self.0.header.lock_info(&name()).await?;
+        self.holder_of(Right::Write).await
+    }
+
+    async fn holder_of(&self, right: Right) -> Result<Option<Holder>, Error> {
+        let state = self.0.header.lock_info(&right.lock()).await?;
         Ok(state.holds.into_iter().next().map(|((session, cookie), info)| Holder {
             session,
             cookie,
@@ -94,8 +127,9 @@ impl Image {
     /// Takes the right to write.
     pub(crate) async fn acquire(&self, usage: Use) -> Result<(), Error> {
         self.listen().await?;
-        match self.take(usage).await {
-            Ok(hold) => {
+        match self.take(Right::Write, usage == Use::Seize).await {
+            Ok(cookie) => {
+                let hold = Hold { cookie, yields: false };
                 *self.0.rights.lock().unwrap_or_else(PoisonError::into_inner) = Rights::Writer(hold);
                 // What the last holder changed before it let go.
                 self.refresh().await
@@ -107,10 +141,11 @@ impl Image {
         }
     }
 
-    async fn take(&self, usage: Use) -> Result<Hold, Error> {
+    /// Takes a right; from whoever has it without asking, if it is to be seized. Gives the lock's cookie.
+    async fn take(&self, right: Right, seize: bool) -> Result<Bytes, Error> {
         let tag = Bytes::from(format!("{:016x}", rand::random::<u64>()));
         let want = lock::Lock {
-            name: name(),
+            name: right.lock(),
             kind: lock::Kind::Exclusive,
             cookie: tag.clone(),
             tag: tag.clone(),
@@ -119,17 +154,17 @@ impl Image {
         };
         for _ in 0..TURNS {
             match self.0.header.lock(&want).await {
-                Ok(_) => return Ok(Hold { cookie: tag, yields: false }),
+                Ok(_) => return Ok(tag),
                 Err(Error::Cluster(error)) if refusal(&error) == Some(code::BUSY) => {}
                 Err(error) => return Err(error),
             }
-            let Some(holder) = self.holder().await? else { continue };
+            let Some(holder) = self.holder_of(right).await? else { continue };
             let in_use = || Error::InUse { image: self.name(), holder: holder.note.clone() };
             if holder.session.0 == self.0.pool.cluster().session() {
                 return Err(in_use());
             }
-            if usage != Use::Seize {
-                let said = self.0.header.0.notify(ASK, ASKED).await?;
+            if !seize {
+                let said = self.0.header.0.notify(right.question(), ASKED).await?;
                 let answer =
                     said.answers.iter().filter(|((session, _), said)| *session == holder.session && !said.is_empty());
                 match answer.map(|(_, said)| &said[..]).max() {
@@ -139,20 +174,21 @@ impl Image {
                         image = self.name(),
                         holder = holder.note,
                         session = holder.session.0,
-                        "the writer of the image does not answer: its session is fenced"
+                        ?right,
+                        "who has the right to the image does not answer: its session is fenced"
                     ),
                 }
             }
-            self.shut_out(&holder).await?;
+            self.shut_out(right, &holder).await?;
         }
         Err(Error::Raced { image: self.name() })
     }
 
     /// Fences the holder, and breaks its lock when that is done.
-    async fn shut_out(&self, holder: &Holder) -> Result<(), Error> {
+    async fn shut_out(&self, right: Right, holder: &Holder) -> Result<(), Error> {
         let why = format!("image {} was taken over by {}", self.name(), myself());
         self.0.pool.cluster().fence(&[holder.session], &why, FENCED).await?;
-        let which = lock::Break { name: name(), session: holder.session, cookie: holder.cookie.clone() };
+        let which = lock::Break { name: right.lock(), session: holder.session, cookie: holder.cookie.clone() };
         match self.0.header.break_lock(&which).await {
             // Another took it over meanwhile.
             Err(error) if refusal(&error) == Some(code::ABSENT) => Ok(()),
@@ -163,14 +199,14 @@ impl Image {
     /// Shuts out whoever writes the image. When this is done, nothing of it lands any more.
     pub async fn fence(&self) -> Result<Option<Holder>, Error> {
         let Some(holder) = self.holder().await? else { return Ok(None) };
-        self.shut_out(&holder).await?;
+        self.shut_out(Right::Write, &holder).await?;
         Ok(Some(holder))
     }
 
     /// The same, if it is a certain one: for those who know that it is dead, and need not ask it.
     pub async fn fence_session(&self, session: SessionId) -> Result<bool, Error> {
         match self.holder().await? {
-            Some(holder) if holder.session == session => self.shut_out(&holder).await.map(|()| true),
+            Some(holder) if holder.session == session => self.shut_out(Right::Write, &holder).await.map(|()| true),
             _ => Ok(false),
         }
     }
@@ -202,26 +238,51 @@ impl Image {
         let Some(hold) = self.hold() else { return Ok(()) };
         let settled = self.settle().await;
         *self.0.rights.lock().unwrap_or_else(PoisonError::into_inner) = Rights::Lost(why.to_owned());
-        let which = lock::Unlock { name: name(), cookie: hold.cookie };
-        match self.0.header.unlock(&which).await {
-            // It was broken meanwhile, or the image is gone with its lock.
-            Err(error) if refusal(&error) == Some(code::ABSENT) => {}
-            done => done?,
-        }
+        self.unlock(Right::Write, hold.cookie).await?;
         settled
     }
 
-    /// Hears of changes from now on.
-    pub async fn listen(&self) -> Result<(), Error> {
+    async fn unlock(&self, right: Right, cookie: Bytes) -> Result<(), Error> {
+        match self.0.header.unlock(&lock::Unlock { name: right.lock(), cookie }).await {
+            // It was broken meanwhile, or the image is gone with its lock.
+            Err(error) if refusal(&error) == Some(code::ABSENT) => Ok(()),
+            done => Ok(done?),
+        }
+    }
+
+    /// Does something as the only one who removes what lies past the image's end.
+    pub(crate) async fn as_cutter(&self, what: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+        let began = self.listen().await?;
+        // Before the lock is taken, so that nobody who asks its holder hears nothing.
+        self.0.cutting.fetch_add(1, Ordering::AcqRel);
+        let done = async {
+            let cookie = self.take(Right::Cut, false).await.map_err(|error| match error {
+                Error::InUse { image, .. } => Error::Raced { image },
+                other => other,
+            })?;
+            let done = what.await;
+            done.and(self.unlock(Right::Cut, cookie).await)
+        };
+        let done = done.await;
+        self.0.cutting.fetch_sub(1, Ordering::AcqRel);
+        if began {
+            self.deafen().await;
+        }
+        done
+    }
+
+    /// Hears of changes from now on; whether it did not before.
+    pub async fn listen(&self) -> Result<bool, Error> {
         if self.0.listener.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
-            return Ok(());
+            return Ok(false);
         }
         let watch = self.0.header.0.watch(WATCH).await?;
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(hear(self.downgrade(), watch, stopped));
         *self.0.listener.lock().unwrap_or_else(PoisonError::into_inner) = Some(Listener { task, stop });
         // What changed before the watch began.
-        self.refresh().await
+        self.refresh().await?;
+        Ok(true)
     }
 
     /// Ends the watch, so that nobody waits for this handle's answers any more.
@@ -295,6 +356,7 @@ async fn hear(image: WeakImage, mut watch: Watch, mut stopped: oneshot::Receiver
                 }
                 Some(_) => b"no",
             },
+            ASK_CUT if image.0.cutting.load(Ordering::Acquire) > 0 => b"no",
             // It may be told twice.
             HOLD if still.is_some() => YES,
             HOLD if image.hold().is_some() => {

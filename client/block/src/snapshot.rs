@@ -184,17 +184,19 @@ impl Image {
             return Err(Error::NoClone { image: self.name() });
         };
         let all = view.layout.objects(parent.overlap);
-        let copies = (0..all).map(|index| {
-            let view = &view;
-            async move {
-                // A copy changes nothing that can be read: writes go on beside it.
-                if self.stored(view, index).await?.is_none() {
-                    let touch = self.touch(index).await?;
-                    self.copy_up(view, index, false).await?;
-                    touch.end();
-                }
-                Ok::<_, Error>(())
+        let copies = (0..all).map(|index| async move {
+            // A copy changes nothing that can be read: writes go on beside it. But not a change of the view: what a shrink
+            // cuts off must not come back.
+            let _in = self.0.gate.read().await;
+            self.writable()?;
+            let view = &self.view();
+            let shows = view.parent.as_ref().is_some_and(|parent| view.layout.below(index, parent.overlap) > 0);
+            if shows && self.stored(view, index).await?.is_none() {
+                let touch = self.touch(index).await?;
+                self.copy_up(view, index, false).await?;
+                touch.end();
             }
+            Ok::<_, Error>(())
         });
         let mut copies = stream::iter(copies).buffer_unordered(ABREAST);
         let mut done = 0;

@@ -74,7 +74,7 @@ impl Wanted {
             };
             match (&self.image.snapshot, self.usage) {
                 (Some(_), _) => {}
-                (None, Use::Read) => image.listen().await?,
+                (None, Use::Read) => drop(image.listen().await?),
                 (None, _) => image.write_back(self.write_back),
             }
             anyhow::Ok(image)

@@ -4,6 +4,7 @@
 //! fails the test of coverage.
 
 mod disk;
+pub mod hunt;
 mod net;
 mod operator;
 mod process;

@@ -117,6 +117,9 @@ fn build(seed: u64, options: &Options) -> World {
     if w.scenario.grows {
         w.after(w.scenario.span / 5, Event::Grow);
     }
+    if w.scenario.hunts {
+        w.after(w.scenario.span / 8, Event::Plot);
+    }
     w.after(500 * MS, Event::Sample);
     w.after(500 * MS, Event::Scrub);
     w
@@ -173,6 +176,9 @@ pub(crate) fn rest(seed: u64, options: &Options) -> World {
             // A process may die of a last fault just then, and the order with it: each at most once.
             for _ in 0..=w.nodes.len() {
                 w.scrub_all();
+                if w.scenario.hunts {
+                    w.exchange_members();
+                }
                 settle(&mut w);
                 if !w.violations.is_empty() || w.unscrubbed().is_empty() {
                     break;

@@ -63,6 +63,9 @@ pub struct Scenario {
     pub rot: bool,
     /// Healing mends machines and connections and leaves the map as it is: what hangs is not set going by a new interval.
     pub keeps_map: bool,
+    /// A pg is led to where a spare copy holds the newest alone, which is struck while it is asked, and to another member
+    /// while it is scrubbed (`fault/hunt.rs`).
+    pub hunts: bool,
     /// Length of the faulty phase.
     pub span: u64,
     /// Entries of a log.
@@ -187,6 +190,7 @@ impl Scenario {
             scrubs: r.chance(2, 3),
             rot: r.chance(1, 3),
             keeps_map: false,
+            hunts: false,
         };
         if kind == Kind::Lease {
             // A lease shows only to clients far behind, who ask a primary that is one no more. Few writes, so that at

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::client::Client;
 use crate::client::watch::Watches;
+use crate::fault::hunt::{Blow, Plot};
 use crate::history::History;
 use crate::map::Maps;
 use crate::node::Node;
@@ -66,6 +67,10 @@ pub enum Event {
     Heal { a: End, b: End },
     /// Something goes wrong.
     Fault,
+    /// A pg is led on to where a spare copy holds the newest alone.
+    Plot,
+    /// Something goes wrong with who is asked for a piece of an object.
+    Strike { by: OsdId, of: OsdId, blow: Blow },
     /// A scheduler says how a slot stands.
     Slot { osd: OsdId, run: u64, pg: PgId, core: u64, kind: SlotKind, holder: OsdId },
     /// A snapshot is removed.
@@ -117,6 +122,8 @@ pub struct World {
     pub watches: Watches,
     /// Bits that rot.
     pub rot: Rot,
+    /// How far a pg was led, in runs that hunt.
+    pub plot: Plot,
     /// When everything was healed; far off until then.
     pub healed: u64,
     /// Faults still happen.
@@ -181,6 +188,7 @@ impl World {
             watches: Watches::default(),
             paced: (seed % 3 == 1).then(|| Rng::new(seed ^ 0x7061_6365)),
             rot: Rot::new(seed),
+            plot: Plot::default(),
             healed: u64::MAX,
             faulty: true,
             reports: BTreeMap::new(),
@@ -292,6 +300,8 @@ impl World {
             Event::Restart { osd } => self.restart(osd),
             Event::Heal { a, b } => self.heal(a, b),
             Event::Fault => self.fault(),
+            Event::Plot => self.plot_on(),
+            Event::Strike { by, of, blow } => self.struck(by, of, blow),
             Event::Grow => self.grow(),
             Event::Slot { osd, run, pg, core, kind, holder } => self.slot_told(osd, run, pg, core, kind, holder),
             Event::Unsnap => self.unsnap(),

@@ -5,7 +5,7 @@
 #![cfg(feature = "mutants")]
 
 use nacre_pg::mutant::Mutant;
-use nacre_sim::mutation::{find, mutants, unbounded};
+use nacre_sim::mutation::{find, is_hunted, mutants};
 
 const HEAD: &str = "# Deliberately wrong cores
 
@@ -17,12 +17,11 @@ and the first thing that gave it away. Written by `sim/tests/mutants.rs`; edits 
 ";
 
 const REST: &str = "
-Faults the simulation found once, in a long run, and does not find within a bounded number of seeds: each shows only if what is
-lost is lost within a few milliseconds, and no new interval follows that would set it right. A test of the core plays just
-that, and is run with the fault built in as well, where it has to fail: PullTwice
-(`a_piece_that_comes_twice_is_put_in_place_once`), LosePulls (`a_spare_copy_that_was_away_while_it_was_asked_is_asked_again`),
-ReturnSilent (`a_spare_copy_that_was_down_by_the_map_comes_forward_again`), ForgetScrubs
-(`a_scrub_begins_anew_when_its_primary_goes_on_to_the_next_interval`).
+Those marked * by chance alone were found in a long run only: each shows if what is lost is lost within a few milliseconds, and no
+new interval follows that would set it right. They are looked for with `sim/scenarios/hunts.toml`, which leads every run to
+such a moment, all others with what the seeds draw. A test of the core plays just that as well, and has to fail with the fault
+built in: `a_piece_that_comes_twice_is_put_in_place_once`, `a_spare_copy_that_was_away_while_it_was_asked_is_asked_again`,
+`a_spare_copy_that_was_down_by_the_map_comes_forward_again`, `a_scrub_begins_anew_when_its_primary_goes_on_to_the_next_interval`.
 ";
 
 #[test]
@@ -40,15 +39,10 @@ fn every_mutant_is_found() {
             Some((seeds, cause)) => (seeds.to_string(), cause.chars().take(110).collect()),
             None => (format!("not in {}", f.bound), String::new()),
         };
-        text.push_str(&format!("| {:?} | {seeds} | {} |\n", f.mutant, cause.replace('|', "/")));
+        let hunted = if is_hunted(f.mutant) { " *" } else { "" };
+        text.push_str(&format!("| {:?}{hunted} | {seeds} | {} |\n", f.mutant, cause.replace('|', "/")));
     }
     text.push_str(REST);
-    for m in unbounded() {
-        assert!(
-            REST.contains(&format!("{m:?} ")) || REST.contains(&format!("{m:?}\n")),
-            "{m:?} has no test of the core"
-        );
-    }
     if std::env::var_os("NACRE_REWRITE").is_some() && only.is_empty() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/internals/mutants.md"), &text).unwrap();
     }

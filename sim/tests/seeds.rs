@@ -58,7 +58,7 @@ fn scenario_files_hold() {
         let file = File::parse(&std::fs::read_to_string(&path).unwrap()).unwrap_or_else(|e| panic!("{path:?}: {e}"));
         let options = Options { file: Some(Arc::new(file)), ..Options::default() };
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let mut cuts = 0;
+        let (mut cuts, mut asked, mut exchanged) = (0, 0, 0);
         for seed in 0..8 {
             let outcome = judge(seed, &options);
             assert_eq!(outcome.too_hard, 0, "{name} seed {seed}: a history was too long to judge");
@@ -68,9 +68,13 @@ fn scenario_files_hold() {
             if name == "calm.toml" {
                 assert!(faults.iter().all(|f| *f == "snapshot"), "{faults:?}");
             }
+            asked += outcome.sights.get("spare copy asked for an object").copied().unwrap_or_default();
+            exchanged += outcome.sights.get("pg got another member while it was scrubbed").copied().unwrap_or_default();
             cuts += outcome.sights.get("power-cut").copied().unwrap_or_default();
         }
         assert!(!name.starts_with("power-cuts") || cuts > 10, "{name}: only {cuts} power cuts");
+        assert!(!name.starts_with("hunts") || asked > 8, "{name}: spare copies were asked {asked} times");
+        assert!(!name.starts_with("hunts") || exchanged >= 8, "{name}: {exchanged} pgs got another member");
         names.push(name);
     }
     assert!(names.len() >= 3, "{names:?}");

@@ -41,6 +41,7 @@ pub struct File {
     scrubs: Option<bool>,
     rot: Option<bool>,
     keeps_map: Option<bool>,
+    hunts: Option<bool>,
     log_keep: Option<usize>,
     drift_ppm: Option<u64>,
     faults: Option<BTreeMap<String, u64>>,
@@ -113,6 +114,7 @@ impl File {
         set(&mut s.scrubs, self.scrubs);
         set(&mut s.rot, self.rot);
         set(&mut s.keeps_map, self.keeps_map);
+        set(&mut s.hunts, self.hunts);
         set(&mut s.log_keep, self.log_keep);
         set(&mut s.drift, self.drift_ppm);
         for (name, weight) in self.faults.iter().flatten() {
@@ -194,6 +196,7 @@ mod tests {
             ("osds = 1", "osds = 1: must be in 2..=32"),
             ("osds = 3\nsize = 4", "size = 4: must be in 1..=3"),
             ("size = 2\nmin_size = 3", "min_size = 3: must be in 1..=2"),
+            ("hunts = 1", "expected a boolean"),
             ("pg_num = 3", "must be a power of two"),
             ("drift_ppm = 5000", "drift_ppm"),
             ("pause_ms = 0", "pause_ms"),

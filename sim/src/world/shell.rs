@@ -125,6 +125,7 @@ impl World {
                     Body::Pulled { chunk: Some(chunk), .. } if shares(chunk) => {
                         self.seen("ranges taken from a clone by a primary");
                     }
+                    Body::Pull { .. } if self.scenario.hunts => self.asks_for_piece(osd, to, pg),
                     _ => {}
                 }
                 let (delay, link) = self.route(End::Osd(osd.0), End::Osd(to.0));

@@ -5,7 +5,7 @@ use nacre_client::class::{self, Codec, Page, image as methods};
 use nacre_client::{Object, Op, OpResult, Pool, SnapId};
 
 use crate::error::Error;
-use methods::{Child, Flags, Held, MapSet, NewSnap, Note, Resize, Trimmed};
+use methods::{Child, Flags, Held, MapSet, NewSnap, Note, Resize, Spend, Spent, Trimmed};
 
 /// Names of data objects begin so.
 pub(crate) const DATA: &str = "block.data.";
@@ -127,6 +127,10 @@ impl Header {
 
     pub(crate) async fn note_set(&self, key: &str, value: &str) -> Answer<()> {
         self.tell("note_set", &Note { key: key.to_owned(), value: value.to_owned() }).await
+    }
+
+    pub(crate) async fn spend(&self, amounts: &[u64]) -> Result<Spent, Error> {
+        self.call_class("image", "spend", class::encode(&Spend { amounts: amounts.to_vec() })).await
     }
 
     pub(crate) async fn remove(&self) -> Answer<()> {

@@ -25,7 +25,7 @@ use crate::directory;
 use crate::error::{Error, is_fenced, refusal};
 use crate::header::{Header, data_prefix};
 use crate::layout::{Layout, Piece};
-use crate::limit::Limiter;
+use crate::limit::{LIMITS, Limiter};
 use crate::meter::Meter;
 use crate::object::padded;
 use crate::object_map::{Marks, parts};
@@ -421,7 +421,7 @@ impl Image {
 
     /// Bytes.
     pub async fn read(&self, offset: u64, len: u64) -> Result<Bytes, Error> {
-        self.0.limiter.read(len).await;
+        self.0.limiter.read(&self.0.header, len).await;
         let timed = self.0.meter.read(len);
         let done = self.read_ahead(offset, len).await.map_err(|error| self.noted(error));
         timed.end(done.is_ok());
@@ -520,7 +520,7 @@ impl Image {
     /// Writes. When this is done, it is durable, unless writes are held back ([`Image::write_back`]).
     pub async fn write(&self, offset: u64, data: Bytes) -> Result<(), Error> {
         let len = data.len() as u64;
-        self.0.limiter.write(len).await;
+        self.0.limiter.write(&self.0.header, len).await;
         let timed = self.0.meter.write(len);
         let done = self.write_unlimited(offset, data).await.map_err(|error| self.noted(error));
         timed.end(done.is_ok());
@@ -568,7 +568,7 @@ impl Image {
 
     /// Makes a range read as zeros, and frees what it can.
     pub async fn zero(&self, offset: u64, len: u64) -> Result<(), Error> {
-        self.0.limiter.write(0).await;
+        self.0.limiter.write(&self.0.header, 0).await;
         let timed = self.0.meter.zero(len);
         let done = self.zero_unlimited(offset, len).await.map_err(|error| self.noted(error));
         timed.end(done.is_ok());
@@ -711,6 +711,11 @@ impl Image {
             there.extend(self.existing(view, part).await?);
         }
         Ok(Some(there))
+    }
+
+    /// How much of each of its [`LIMITS`](crate::limit::LIMITS) was dealt out so far, to all who use it.
+    pub async fn dealt(&self) -> Result<Vec<u64>, Error> {
+        Ok(self.0.header.spend(&[0; LIMITS.len()]).await?.dealt)
     }
 
     /// What is noted about it.

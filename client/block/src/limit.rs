@@ -1,20 +1,24 @@
-//! What users of an image may do in a second: its notes `limit.iops` and `limit.bytes` (and `.read`, `.write` of each),
-//! kept in one place, the open image, whatever it is served through.
+//! What users of an image may do in a second: its notes `limit.iops` and `limit.bytes` (and `.read`, `.write` of each).
 //!
-//! A bucket for each limit fills steadily up to one second's worth; who finds it empty waits for its turn.
+//! One place deals it out to all who have the image open, wherever they are: its header (class `image`, method `spend`).
+//! Each handle fetches a tenth of a second's worth at a time, waits until that is due, and uses it up; what it did not use
+//! within a second is gone. So handles that do nothing cost nothing and take nothing from the others.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use nacre_client::class::image::LIMITS;
+use nacre_client::class::image::Spent;
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::header::Header;
 
-/// The notes that are limits.
-pub const LIMITS: [&str; 6] =
-    ["limit.iops", "limit.iops.read", "limit.iops.write", "limit.bytes", "limit.bytes.read", "limit.bytes.write"];
+/// Handfuls that a second's worth is fetched in.
+const HANDFULS: u64 = 10;
+/// What was fetched and not used by then is gone.
+const KEPT: Duration = Duration::from_secs(1);
 
 /// Is it a limit.
 pub fn is_limit(key: &str) -> bool {
@@ -33,41 +37,84 @@ pub(crate) fn check(key: &str, value: &str) -> Result<(), Error> {
     }
 }
 
-#[derive(Debug, Default)]
-struct Bucket {
-    /// For each second; 0: no limit.
-    rate: u64,
-    /// When it will be empty of debts.
-    free_at: Option<Instant>,
-}
+/// So much of each limit.
+type Amounts = [u64; LIMITS.len()];
 
-impl Bucket {
-    /// Takes so much; how long to wait for it.
-    fn take(&mut self, amount: u64, now: Instant) -> Duration {
-        if self.rate == 0 || amount == 0 {
-            return Duration::ZERO;
-        }
-        // A bucket that was not used for a second is full.
-        let full = now.checked_sub(Duration::from_secs(1)).unwrap_or(now);
-        let start = self.free_at.unwrap_or(full).max(full);
-        let cost = Duration::from_secs_f64(amount as f64 / self.rate as f64);
-        let end = start + cost;
-        self.free_at = Some(end);
-        end.saturating_duration_since(now)
+fn amounts(bytes: u64, reads: bool) -> Amounts {
+    match reads {
+        true => [1, 1, 0, bytes, bytes, 0],
+        false => [1, 0, 1, bytes, 0, bytes],
     }
 }
 
-/// All limits of an image.
+/// What this handle may still use of what it fetched.
+#[derive(Debug, Default)]
+struct Purse {
+    /// For each second; 0: no limit.
+    rates: Amounts,
+    left: Amounts,
+    /// Since when.
+    since: Option<Instant>,
+}
+
+impl Purse {
+    /// Takes all of it, or nothing.
+    fn take(&mut self, need: &Amounts, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.saturating_duration_since(since) > KEPT) {
+            self.left = Amounts::default();
+        }
+        let enough = self.left.iter().zip(need).zip(&self.rates).all(|((left, need), rate)| *rate == 0 || left >= need);
+        if enough {
+            for (left, need) in self.left.iter_mut().zip(need) {
+                *left = left.saturating_sub(*need);
+            }
+        }
+        enough
+    }
+
+    /// What to fetch for one who needs so much.
+    fn handful(&self, need: &Amounts) -> Amounts {
+        let mut more = *need;
+        for ((more, rate), left) in more.iter_mut().zip(&self.rates).zip(&self.left) {
+            if *more > 0 && *rate > 0 {
+                *more = more.saturating_sub(*left).max(rate / HANDFULS);
+            }
+        }
+        more
+    }
+
+    fn put(&mut self, more: &Amounts, spent: &Spent, now: Instant) {
+        self.rates = of(&spent.rates);
+        self.since = Some(now);
+        for (left, more) in self.left.iter_mut().zip(more) {
+            *left = left.saturating_add(*more);
+        }
+    }
+}
+
+fn of(list: &[u64]) -> Amounts {
+    let mut amounts = Amounts::default();
+    amounts.iter_mut().zip(list).for_each(|(amount, value)| *amount = *value);
+    amounts
+}
+
+/// All limits of an image, as one handle keeps them.
 #[derive(Debug, Default)]
 pub(crate) struct Limiter {
     any: AtomicBool,
-    buckets: Mutex<[Bucket; 6]>,
+    purse: Mutex<Purse>,
+    /// Held by who fetches; others wait in the order they came.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Limiter {
+    fn purse(&self) -> MutexGuard<'_, Purse> {
+        self.purse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the limits out of notes.
     pub(crate) fn set<'a>(&self, notes: impl Iterator<Item = (&'a str, &'a str)>) {
-        let mut rates = [0; 6];
+        let mut rates = Amounts::default();
         for (key, value) in notes {
             if let Some(at) = LIMITS.iter().position(|limit| *limit == key)
                 && let Some(rate) = rates.get_mut(at)
@@ -75,36 +122,41 @@ impl Limiter {
                 *rate = value.parse().unwrap_or(0);
             }
         }
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        for (bucket, rate) in buckets.iter_mut().zip(rates) {
-            bucket.rate = rate;
+        let mut purse = self.purse();
+        if purse.rates != rates {
+            *purse = Purse { rates, ..Purse::default() };
         }
         self.any.store(rates.iter().any(|rate| *rate > 0), Ordering::Release);
     }
 
-    fn wait(&self, bytes: u64, reads: bool) -> Duration {
-        let now = Instant::now();
-        let amounts = match reads {
-            true => [1, 1, 0, bytes, bytes, 0],
-            false => [1, 0, 1, bytes, 0, bytes],
-        };
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let waits = buckets.iter_mut().zip(amounts).map(|(bucket, amount)| bucket.take(amount, now));
-        waits.max().unwrap_or_default()
-    }
-
-    async fn pass(&self, bytes: u64, reads: bool) {
-        if self.any.load(Ordering::Acquire) {
-            tokio::time::sleep(self.wait(bytes, reads)).await;
+    async fn pass(&self, header: &Header, need: Amounts) {
+        if !self.any.load(Ordering::Acquire) || self.purse().take(&need, Instant::now()) {
+            return;
+        }
+        let _turn = self.turn.lock().await;
+        // Whoever had the turn before may have left something.
+        if self.purse().take(&need, Instant::now()) {
+            return;
+        }
+        let more = self.purse().handful(&need);
+        match header.spend(&more).await {
+            Ok(spent) => {
+                tokio::time::sleep(Duration::from_micros(spent.wait_us)).await;
+                let mut purse = self.purse();
+                purse.put(&more, &spent, Instant::now());
+                purse.take(&need, Instant::now());
+            }
+            // What it waits to do meets the same trouble, and tells of it.
+            Err(error) => tracing::debug!(%error, "the limits of an image could not be asked for"),
         }
     }
 
-    pub(crate) async fn read(&self, bytes: u64) {
-        self.pass(bytes, true).await;
+    pub(crate) async fn read(&self, header: &Header, bytes: u64) {
+        self.pass(header, amounts(bytes, true)).await;
     }
 
-    pub(crate) async fn write(&self, bytes: u64) {
-        self.pass(bytes, false).await;
+    pub(crate) async fn write(&self, header: &Header, bytes: u64) {
+        self.pass(header, amounts(bytes, false)).await;
     }
 }
 
@@ -112,15 +164,31 @@ impl Limiter {
 mod tests {
     use super::*;
 
+    fn dealt(rates: Amounts) -> Spent {
+        Spent { wait_us: 0, rates: rates.to_vec(), dealt: Vec::new() }
+    }
+
     #[test]
-    fn a_bucket_lets_a_second_s_worth_pass_and_then_so_much_each_second() {
-        let mut bucket = Bucket { rate: 10, free_at: None };
-        let start = Instant::now() + Duration::from_secs(100);
-        let waits: Vec<_> = (0..12).map(|_| bucket.take(1, start)).collect();
-        assert!(waits[..10].iter().all(Duration::is_zero), "{waits:?}");
-        assert_eq!(waits[11].as_millis(), 200);
-        assert_eq!(bucket.take(20, start + Duration::from_secs(10)).as_millis(), 1000);
-        assert_eq!(Bucket::default().take(1 << 40, start), Duration::ZERO);
+    fn a_purse_gives_what_is_in_it_and_is_empty_after_a_second() {
+        let rates = [100, 0, 5, 0, 0, 0];
+        let mut purse = Purse { rates, ..Purse::default() };
+        let start = Instant::now();
+        let (read, write) = (amounts(4096, true), amounts(4096, false));
+        assert!(!purse.take(&read, start));
+        // A tenth of a second's worth, but never less than what is needed, and nothing of what is not needed.
+        assert_eq!(purse.handful(&read)[..3], [10, 1, 0]);
+        assert_eq!(purse.handful(&write)[..3], [10, 0, 1]);
+        purse.put(&[10, 0, 0, 0, 0, 0], &dealt(rates), start);
+        assert!((0..9).all(|_| purse.take(&read, start)));
+        assert!(!purse.take(&write, start), "there is nothing for writes");
+        purse.put(&[0, 0, 1, 0, 0, 0], &dealt(rates), start);
+        assert!(purse.take(&write, start));
+        assert!(!purse.take(&read, start));
+        purse.put(&[10, 0, 0, 0, 0, 0], &dealt(rates), start);
+        assert!(!purse.take(&read, start + KEPT + Duration::from_millis(1)));
+        // A limit that is gone is none.
+        purse.put(&[0; 6], &dealt([0; 6]), start);
+        assert!(purse.take(&amounts(1 << 40, true), start));
     }
 
     #[test]
@@ -133,13 +201,16 @@ mod tests {
     }
 
     #[test]
-    fn reads_do_not_pay_for_writes() {
+    fn what_was_fetched_under_other_limits_is_gone_when_they_change() {
         let limiter = Limiter::default();
-        limiter.set([("limit.iops.write", "1"), ("other", "x")].into_iter());
-        limiter.wait(1, false);
-        assert!(limiter.wait(1, true).is_zero());
-        assert!(!limiter.wait(1, false).is_zero());
+        limiter.set([("limit.iops.write", "10"), ("other", "x")].into_iter());
+        assert!(limiter.any.load(Ordering::Acquire));
+        limiter.purse().put(&[0, 0, 9, 0, 0, 0], &dealt([0, 0, 10, 0, 0, 0]), Instant::now());
+        limiter.set([("limit.iops.write", "10")].into_iter());
+        assert_eq!(limiter.purse().left[2], 9);
+        limiter.set([("limit.iops.write", "20")].into_iter());
+        assert_eq!(limiter.purse().left[2], 0);
         limiter.set(std::iter::empty());
-        assert!(limiter.wait(1, false).is_zero());
+        assert!(!limiter.any.load(Ordering::Acquire));
     }
 }

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use nacre_proto::ids::{PoolId, SessionId, SnapId};
 
 use super::image::{
-    Child, FEATURE_MAP, FLAG_MAP_BAD, Flags, Held as HeldImage, Image, MapSet, NewSnap, Note, Parent, Resize, Snap,
-    Trimmed,
+    Child, FEATURE_MAP, FLAG_MAP_BAD, Flags, Held as HeldImage, Image, LIMITS, MapSet, NewSnap, Note, Parent, Resize,
+    Snap, Spend, Spent, Trimmed,
 };
 use super::lock::{Assert, Break, Kind as LockKind, Lock, LockState, Named, Renew, Unlock};
 use super::log::{Append, LogLine, NewLine};
@@ -441,6 +441,52 @@ fn a_head_is_read_in_both_its_forms_and_its_map_is_marked() {
     assert_eq!(marked(false, true, 0), (0, 0, 0));
 }
 
+#[test]
+fn all_who_spend_what_an_image_may_do_in_a_second_together_do_not_pass_it() {
+    let mut o = made();
+    let limit = |key: &str, value: &str| Note { key: key.into(), value: value.into() };
+    let amounts = |iops: u64, bytes: u64| Spend { amounts: vec![iops, 0, 0, bytes, 0, 0] };
+    // Without limits nobody waits, and nothing is counted.
+    let free: Spent = out(o.call("image", "spend", &amounts(1 << 40, 1 << 60)));
+    assert_eq!(free, Spent { wait_us: 0, rates: vec![0; LIMITS.len()], dealt: vec![0; LIMITS.len()] });
+    o.call("image", "note_set", &limit("limit.iops", "100")).unwrap();
+    o.call("image", "note_set", &limit("limit.bytes", "1000000")).unwrap();
+    // Three who spend ten at a time, each again as soon as it may: what all may use until a moment is what is there for
+    // each second until then, and one second's worth that had been saved.
+    let began = o.wall_ms;
+    let mut users = [(1u64, began * 1000); 3];
+    let mut used: Vec<u64> = Vec::new();
+    while let Some((session, at_us)) = users.iter_mut().min_by_key(|(_, at_us)| *at_us)
+        && *at_us < (began + 10_000) * 1000
+    {
+        o.session = *session;
+        o.wall_ms = at_us.div_ceil(1000);
+        let spent: Spent = out(o.call("image", "spend", &amounts(10, 10)));
+        *session += 1;
+        *at_us = o.wall_ms * 1000 + spent.wait_us;
+        used.push(*at_us);
+        let until_ms = (*at_us).div_ceil(1000) - began;
+        let by_then = 10 * used.iter().filter(|used| **used <= *at_us).count() as u64;
+        assert!(by_then <= 100 + until_ms / 10, "{by_then} within {until_ms} ms");
+        assert_eq!(spent.dealt[0], 10 * used.len() as u64);
+    }
+    // And nothing that is there is left over, but for the milliseconds of the clock.
+    assert!(used.len() >= 105, "{}", used.len());
+    // The tightest limit counts, what was saved is one second's worth at most, and debts do not outlive a clock.
+    o.wall_ms += 100_000;
+    assert_eq!(out::<Spent>(o.call("image", "spend", &amounts(1, 3_000_000))).wait_us, 2_000_000);
+    assert_eq!(out::<Spent>(o.call("image", "spend", &amounts(200, 0))).wait_us, 1_010_000);
+    o.wall_ms -= 90_000;
+    o.call("image", "note_set", &limit("limit.bytes", "")).unwrap();
+    assert_eq!(out::<Spent>(o.call("image", "spend", &amounts(1, 0))).wait_us, 91_020_000);
+    o.wall_ms = 5;
+    o.call("image", "spend", &amounts(100 * 700, 0)).unwrap();
+    let spent: Spent = out(o.call("image", "spend", &amounts(1, 7)));
+    assert_eq!((spent.wait_us, &spent.rates[..]), (10_000, &[100, 0, 0, 0, 0, 0][..]));
+    assert_eq!(code_of(o.call("image", "spend", &Spend { amounts: vec![1] })), code::MALFORMED);
+    assert!(Bench::new().call("image", "spend", &amounts(1, 1)).is_err(), "there is no image");
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
@@ -488,6 +534,8 @@ fn inputs_have_the_bytes_they_always_had() {
         ("image.create.2", encode(&striped())),
         ("image.head.2", crate::format::seal(crate::format::Kind::Image, &striped())),
         ("image.map_set", encode(&MapSet { used: true, good: true, since: SnapId(5) })),
+        ("image.spend", encode(&Spend { amounts: vec![1, 2] })),
+        ("image.spent", encode(&Spent { wait_us: 1, rates: vec![2], dealt: vec![3] })),
     ];
     let now: Vec<String> = now.into_iter().map(|(name, bytes)| format!("{name} {}", hex(&bytes))).collect();
     let kept: Vec<&str> =

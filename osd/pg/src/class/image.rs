@@ -16,6 +16,7 @@
 //! | `child_add`, `child_remove` | [`Child`] | nothing |
 //! | `children` (reads) | [`Page`] | `(Vec<(mark, Child)>, bool)` |
 //! | `note_set` | [`Note`]; an empty value removes | nothing |
+//! | `spend` | [`Spend`] | [`Spent`] |
 //! | `notes` (reads) | [`Page`] | `(Vec<(mark, Note)>, bool)` |
 //! | `remove` | nothing | nothing |
 //!
@@ -24,6 +25,9 @@
 //! again: `resize` refuses until `trimmed`. So a crash in the middle of a shrink never brings old bytes back.
 //!
 //! A snapshot with children is not removed, nor is an image with snapshots.
+//!
+//! Notes named as in [`LIMITS`] say what all users of the image together may do in a second. `spend` deals it out: who is
+//! to wait is told for how long. The account is kept by the primary's wall clock.
 //!
 //! The head has two forms. The first has no stripes, no pool for its data and no mark of its object map; it is what is
 //! written as long as it can say all there is, so that an image that needs none of these is what it always was. The second
@@ -263,6 +267,45 @@ pub struct Note {
 }
 codec_struct!(Note { key, value });
 
+/// The notes that are limits, each a whole number for each second: operations and bytes, of all, of reads, of writes.
+pub const LIMITS: [&str; 6] =
+    ["limit.iops", "limit.iops.read", "limit.iops.write", "limit.bytes", "limit.bytes.read", "limit.bytes.write"];
+
+/// Input of `spend`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spend {
+    /// How much of each of [`LIMITS`].
+    pub amounts: Vec<u64>,
+}
+codec_struct!(Spend { amounts });
+
+/// Answer of `spend`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// From when on it may be used: so many microseconds from now.
+    pub wait_us: u64,
+    /// What there is for each second of each of [`LIMITS`]; 0: no limit.
+    pub rates: Vec<u64>,
+    /// How much of each was dealt out since there is an account; what has no limit is not counted.
+    pub dealt: Vec<u64>,
+}
+codec_struct!(Spent { wait_us, rates, dealt });
+
+/// What of the limits was dealt out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Account {
+    /// Of each of [`LIMITS`]: when all is paid that was dealt out, in microseconds of the wall clock.
+    paid_us: Vec<u64>,
+    /// How much it was.
+    dealt: Vec<u64>,
+}
+codec_struct!(Account { paid_us, dealt });
+
+/// What is not spent within so long is gone.
+const SECOND_US: u64 = 1_000_000;
+/// A debt beyond this comes from a clock that was set back.
+const DEBT_MAX_US: u64 = 600 * SECOND_US;
+
 /// Objects are between 4 KiB and 32 MiB.
 pub const ORDERS: std::ops::RangeInclusive<u8> = 12..=25;
 /// Objects that bytes are dealt out to in turn.
@@ -278,6 +321,8 @@ const HEAD: &[u8] = b"head";
 const SNAP: &[u8] = b"s";
 const CHILD: &[u8] = b"c";
 const NOTE: &[u8] = b"n";
+const LIMIT_NOTES: &[u8] = b"nlimit.";
+const ACCOUNT: &[u8] = b"account";
 
 /// The class.
 pub struct ImageClass;
@@ -304,6 +349,7 @@ impl Class for ImageClass {
             Method { name: "child_remove", writes: true, run: child_remove },
             Method { name: "children", writes: false, run: children },
             Method { name: "note_set", writes: true, run: note_set },
+            Method { name: "spend", writes: true, run: spend },
             Method { name: "notes", writes: false, run: notes },
             Method { name: "remove", writes: true, run: remove },
         ]
@@ -537,6 +583,46 @@ fn note_set(s: &mut Scope<'_, '_>, raw: &[u8]) -> Result<Bytes, Stop> {
         s.omap_set(vec![(Bytes::from(key), encode(&note))])?;
     }
     save(s, image)
+}
+
+fn rates(s: &mut Scope<'_, '_>) -> Result<[u64; LIMITS.len()], Stop> {
+    let mut rates = [0; LIMITS.len()];
+    for (_, raw) in s.omap_range(None, LIMIT_NOTES, 100)?.0 {
+        let note: Note = super::decode(&raw).ok_or_else(|| refuse(code::STORED))?;
+        if let Some(rate) = LIMITS.iter().position(|limit| *limit == note.key).and_then(|at| rates.get_mut(at)) {
+            // Whoever noted what is no number set no limit.
+            *rate = note.value.parse().unwrap_or(0);
+        }
+    }
+    Ok(rates)
+}
+
+fn spend(s: &mut Scope<'_, '_>, raw: &[u8]) -> Result<Bytes, Stop> {
+    let want: Spend = input(raw)?;
+    if want.amounts.len() != LIMITS.len() {
+        return Err(refuse(code::MALFORMED));
+    }
+    load(s)?;
+    let rates = rates(s)?;
+    let now = s.wall_ms().saturating_mul(1000);
+    let mut account: Account = s.state(ACCOUNT)?.unwrap_or_default();
+    account.paid_us.resize(LIMITS.len(), 0);
+    account.dealt.resize(LIMITS.len(), 0);
+    let mut wait_us = 0;
+    let parts = account.paid_us.iter_mut().zip(&mut account.dealt).zip(want.amounts).zip(rates);
+    for (((paid_us, dealt), amount), rate) in parts {
+        if rate == 0 || amount == 0 {
+            continue;
+        }
+        let from = if *paid_us > now.saturating_add(DEBT_MAX_US) { now } else { *paid_us };
+        let cost = u128::from(amount) * u128::from(SECOND_US) / u128::from(rate);
+        let cost = u64::try_from(cost).unwrap_or(u64::MAX);
+        *paid_us = from.max(now.saturating_sub(SECOND_US)).saturating_add(cost);
+        *dealt = dealt.saturating_add(amount);
+        wait_us = wait_us.max(paid_us.saturating_sub(now));
+    }
+    s.set_state(ACCOUNT, &account)?;
+    Ok(encode(&Spent { wait_us, rates: rates.to_vec(), dealt: account.dealt }))
 }
 
 fn notes(s: &mut Scope<'_, '_>, raw: &[u8]) -> Result<Bytes, Stop> {

@@ -1,5 +1,7 @@
 //! Several at work on one image at the same moment: what is written, discarded, cut off, copied and mapped meanwhile.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,8 +12,9 @@ use nacre_client::class::{decode, encode};
 use nacre_client::{Op, OpResult, Pool};
 
 use super::Running;
-use super::tools::{Started, runtime};
+use super::tools::{Server, Started, moment, run, runtime};
 
+const MIB: u64 = 1 << 20;
 const OBJECT: u64 = 4096;
 const OBJECTS: u64 = 1024;
 const SIZE: u64 = OBJECT * OBJECTS;
@@ -141,4 +144,82 @@ fn an_object_map_is_true_of_what_is_written_discarded_and_copied_at_once() {
         clone.close().await.unwrap();
         image.close().await.unwrap();
     });
+}
+
+#[test]
+fn two_who_use_an_image_draw_on_one_limit() {
+    let running = Running::new(46);
+    runtime().block_on(async {
+        let (here, there) = (running.client().await, running.client().await);
+        let pool = here.pool("data").await.unwrap();
+        create::create(&pool, "a", SIZE, Shape::from(12)).await.unwrap();
+        let writer = Image::open_for(&pool, "a", Use::Write).await.unwrap();
+        // One that was open before hears of it.
+        writer.note("limit.iops", "200").await.unwrap();
+        let reader = Image::open(&there.pool("data").await.unwrap(), "a").await.unwrap();
+        const EACH: u64 = 150;
+        let writes = async {
+            for at in 0..EACH {
+                writer.write(at * 512, filled(1, 512)).await.unwrap();
+            }
+        };
+        let reads = async {
+            for at in 0..EACH {
+                reader.read(at * 512, 512).await.unwrap();
+            }
+        };
+        tokio::join!(writes, reads);
+        // All of it was dealt out by one, who deals out no more than there is (a test of the class shows that), in handfuls
+        // of a tenth of a second's worth, of which at most the last of each was not used up.
+        let dealt = writer.dealt().await.unwrap();
+        assert!((2 * EACH..=2 * EACH + 2 * 20).contains(&dealt[0]), "{dealt:?}");
+        assert_eq!(dealt[1..], [0; 5]);
+        // Without it, nobody is counted.
+        writer.note("limit.iops", "").await.unwrap();
+        writer.write(0, filled(1, 512)).await.unwrap();
+        assert_eq!(writer.dealt().await.unwrap(), dealt);
+        writer.close().await.unwrap();
+    });
+}
+
+/// Sends a line to an interactive qemu-io, and waits until it has answered it: the answer.
+fn said(client: &mut Started, log: &std::path::Path, line: &str) -> String {
+    let before = std::fs::read_to_string(log).unwrap().len();
+    writeln!(client.0.stdin.as_mut().unwrap(), "{line}").unwrap();
+    let began = Instant::now();
+    loop {
+        let said = std::fs::read_to_string(log).unwrap();
+        if said[before..].contains("ops; ") || said[before..].contains("failed") {
+            return said[before..].to_owned();
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "no answer to {line}: {said}");
+        moment(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_connected_client_is_judged_by_the_size_the_image_has_and_the_next_one_is_told_it() {
+    let running = Running::new(47);
+    let good = |args: &[&str]| running.good(args);
+    good(&["block", "create", "data/a", "--size", "8MiB"]);
+    let server = Server::start(&running, "nbd.sock", &[]);
+    let path = running.0.path().join("qemu-io.log");
+    let log = std::fs::File::create(&path).unwrap();
+    let mut client = Command::new("qemu-io");
+    client.args(["-f", "raw", &server.uri("a")]).stdin(Stdio::piped()).stderr(log.try_clone().unwrap()).stdout(log);
+    let mut client = Started(client.spawn().unwrap());
+    assert!(said(&mut client, &path, "write -P 1 0 64k").contains("wrote 65536"));
+    // A shrink under a connected client: what it still takes for its disk is refused at once, as what it is.
+    good(&["block", "resize", "data/a", "--size", "4MiB"]);
+    assert_eq!(run("nbdinfo", &["--size", &server.uri("a")]).trim(), (4 * MIB).to_string());
+    assert!(said(&mut client, &path, "write -P 2 6M 64k").contains("No space left on device"));
+    assert!(said(&mut client, &path, "write -z 6M 64k").contains("No space left on device"));
+    assert!(said(&mut client, &path, "read 6M 64k").contains("Invalid argument"));
+    assert!(said(&mut client, &path, "write -P 2 3M 64k").contains("wrote 65536"));
+    // Grown again, what it took for its disk is its disk, and zeros; who comes now is told of all of it.
+    good(&["block", "resize", "data/a", "--size", "16MiB"]);
+    let zeros = said(&mut client, &path, "read -P 0 6M 64k");
+    assert!(zeros.contains("read 65536") && !zeros.contains("failed"), "{zeros}");
+    assert_eq!(run("nbdinfo", &["--size", &server.uri("a")]).trim(), (16 * MIB).to_string());
+    run("qemu-io", &["-f", "raw", "-c", "write -P 3 15M 1M", "-c", "read -P 2 3M 64k", &server.uri("a")]);
 }

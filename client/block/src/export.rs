@@ -109,7 +109,8 @@ impl Shelf {
         };
         if writes {
             image.write_back(self.offer.write_back);
-        } else if spot.snapshot.is_none() {
+        } else {
+            // Of a snapshot, only the limits change.
             image.listen().await?;
         }
         Ok(Some(image))
@@ -170,20 +171,18 @@ impl Open {
         if self.clients.fetch_add(1, Ordering::AcqRel) == 0 {
             self.image.set_yields(false);
         }
-        Arc::new(Client { size: Some(self.image.size()), image: self.image.clone(), open: Arc::downgrade(self) })
+        Arc::new(Client { image: self.image.clone(), open: Arc::downgrade(self) })
     }
 }
 
-/// An image as a volume of its own, whose size is always the image's.
+/// An image as a volume of its own.
 pub fn volume(image: Image) -> Arc<dyn Volume> {
-    Arc::new(Client { image, size: None, open: Weak::new() })
+    Arc::new(Client { image, open: Weak::new() })
 }
 
-/// An image as one client sees it.
+/// An image as one client sees it. Its size is always the image's, whatever it was when the client came.
 struct Client {
     image: Image,
-    /// As the client was told; a grown image is larger for the next one. None: who uses it hears of changes.
-    size: Option<u64>,
     open: Weak<Open>,
 }
 
@@ -214,9 +213,17 @@ fn told<T>(done: Result<T, Error>) -> Result<T, Fault> {
     done.map_err(|error| fault(&error))
 }
 
+/// The same of what would store something: past the end, that the image lost since it was looked, there is no room.
+fn grown<T>(done: Result<T, Error>) -> Result<T, Fault> {
+    done.map_err(|error| match (&error, fault(&error)) {
+        (Error::Bounds { .. }, _) => Fault::NoSpace,
+        (_, fault) => fault,
+    })
+}
+
 impl Volume for Client {
     fn size(&self) -> u64 {
-        self.size.unwrap_or_else(|| self.image.size())
+        self.image.size()
     }
 
     fn read_only(&self) -> bool {
@@ -229,7 +236,7 @@ impl Volume for Client {
 
     fn write(&self, offset: u64, data: Bytes, fua: bool) -> Reply<'_, ()> {
         Box::pin(async move {
-            told(self.image.write(offset, data).await)?;
+            grown(self.image.write(offset, data).await)?;
             // Without write-back it is durable already.
             if fua { told(self.image.flush().await) } else { Ok(()) }
         })
@@ -237,7 +244,7 @@ impl Volume for Client {
 
     fn zero(&self, offset: u64, len: u64, _keep: bool, _fast: bool, _fua: bool) -> Reply<'_, ()> {
         // No room is kept for anybody, and zeros are never written out.
-        Box::pin(async move { told(self.image.zero(offset, len).await) })
+        Box::pin(async move { grown(self.image.zero(offset, len).await) })
     }
 
     fn trim(&self, offset: u64, len: u64, _fua: bool) -> Reply<'_, ()> {

@@ -2,7 +2,8 @@
 //!
 //! Spoken: fixed newstyle negotiation, TLS (`STARTTLS`), `INFO`/`GO` with block sizes, structured replies, extended
 //! headers (64-bit lengths), `base:allocation`, flush, FUA, trim, write zeroes, cache, several connections at once.
-//! Not spoken: oldstyle negotiation, and the draft resize command, which no stock client sends.
+//! Not spoken: oldstyle negotiation, and the draft resize command, which no stock client sends. The protocol has no message
+//! by which a server could tell a connected client that a disk has another size.
 //!
 //! This crate knows nothing of images or clusters: whoever has something like a disk implements [`Volume`] and lists
 //! it in a [`Catalog`].

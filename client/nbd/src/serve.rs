@@ -131,7 +131,7 @@ impl Reader {
             tokio::spawn(async move {
                 let outcome = match action {
                     Ok(action) => perform(&*volume, action).await,
-                    Err(fault) => Outcome::Failed(fault),
+                    Err(refusal) => refusal,
                 };
                 let (head, data) = encode_reply(framing, &request, outcome);
                 // A closed queue: the connection is gone, and nobody waits for this reply.
@@ -171,7 +171,7 @@ impl Reader {
     }
 
     /// Turns a request into something the volume can be asked, or the fault to answer with.
-    fn check(&self, request: &Request, payload: Bytes) -> Result<Action, Fault> {
+    fn check(&self, request: &Request, payload: Bytes) -> Result<Action, Outcome> {
         let &Request { flags, command, offset, len, .. } = request;
         let allowed = match command {
             command::READ => flag::DONT_FRAGMENT | flag::FUA,
@@ -179,27 +179,30 @@ impl Reader {
             command::WRITE_ZEROES => flag::FUA | flag::NO_HOLE | flag::FAST_ZERO,
             command::TRIM | command::FLUSH | command::CACHE => flag::FUA,
             command::BLOCK_STATUS => flag::REQUEST_ONE | flag::FUA,
-            _ => return Err(Fault::Invalid),
+            _ => return Err(Fault::Invalid.into()),
         };
         if flags & !allowed != 0 {
-            return Err(Fault::Invalid);
+            return Err(Fault::Invalid.into());
         }
         let changes = matches!(command, command::WRITE | command::WRITE_ZEROES | command::TRIM);
         if changes && self.volume.read_only() {
-            return Err(Fault::NotPermitted);
+            return Err(Fault::NotPermitted.into());
         }
         if command == command::FLUSH {
             return Ok(Action::Flush);
         }
         let end = offset.checked_add(len).ok_or(Fault::Invalid)?;
-        if end > self.volume.size() {
-            // A write past the end is a full disk to most programs; anything else past it is a mistake.
-            return Err(if command == command::WRITE { Fault::NoSpace } else { Fault::Invalid });
+        // Where it ends now: that may have changed since the client was told.
+        let size = self.volume.size();
+        if end > size {
+            // To write past the end is a full disk to most programs; anything else past it is a mistake.
+            let stores = matches!(command, command::WRITE | command::WRITE_ZEROES);
+            return Err(Outcome::Past(if stores { Fault::NoSpace } else { Fault::Invalid }, size));
         }
         let fua = flags & flag::FUA != 0;
         if len == 0 {
             // The protocol leaves it open; nothing is done, but it is not an error to ask for nothing.
-            return if command == command::BLOCK_STATUS { Err(Fault::Invalid) } else { Ok(Action::Nothing) };
+            return if command == command::BLOCK_STATUS { Err(Fault::Invalid.into()) } else { Ok(Action::Nothing) };
         }
         Ok(match command {
             command::READ => {
@@ -213,7 +216,7 @@ impl Reader {
             }
             command::TRIM => Action::Trim { offset, len, fua },
             command::CACHE => Action::Prefetch { offset, len },
-            _ if !self.allocation => return Err(Fault::Invalid),
+            _ if !self.allocation => return Err(Fault::Invalid.into()),
             _ => {
                 let one = flags & flag::REQUEST_ONE != 0;
                 Action::Extents { offset, len, most: if one { 1 } else { self.limits.extents.max(1) } }

@@ -48,7 +48,8 @@ pub struct Extent {
 /// Ranges given to it lie within [`Volume::size`] and are not empty; the caller checks. Requests may run at the same
 /// time; order between overlapping ones in flight is the client's business, as on any disk.
 pub trait Volume: Send + Sync + 'static {
-    /// Bytes.
+    /// Bytes; may change while clients are connected. Each who connects is told what it is then, and each request is judged
+    /// by what it is when the request comes; a volume that shrinks meanwhile answers itself.
     fn size(&self) -> u64;
 
     /// Refuses to change.

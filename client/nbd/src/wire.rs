@@ -200,6 +200,14 @@ pub enum Outcome {
     Extents(Vec<Extent>),
     /// Not done.
     Failed(Fault),
+    /// Not done: it reaches past the end of the disk, which is here.
+    Past(Fault, u64),
+}
+
+impl From<Fault> for Outcome {
+    fn from(fault: Fault) -> Outcome {
+        Outcome::Failed(fault)
+    }
 }
 
 /// Encodes a reply: its head, and the data that follows it (not copied).
@@ -209,7 +217,7 @@ pub fn encode_reply(framing: Framing, request: &Request, outcome: Outcome) -> (B
         (Framing::Simple, outcome) => {
             let (error, data) = match outcome {
                 Outcome::Data(data) => (0, Some(data)),
-                Outcome::Failed(fault) => (errno(fault), None),
+                Outcome::Failed(fault) | Outcome::Past(fault, _) => (errno(fault), None),
                 // Block status is refused before it gets here when replies are simple.
                 Outcome::Done | Outcome::Extents(_) => (0, None),
             };
@@ -228,11 +236,11 @@ pub fn encode_reply(framing: Framing, request: &Request, outcome: Outcome) -> (B
             (head.freeze(), Some(data))
         }
         (_, Outcome::Failed(fault)) => {
-            let text = fault.to_string();
-            chunk_head(&mut head, framing, request, chunk::ERROR, 6 + text.len() as u64);
-            head.put_u32(errno(fault));
-            head.put_u16(text.len() as u16);
-            head.put_slice(text.as_bytes());
+            error_chunk(&mut head, framing, request, fault, &fault.to_string());
+            (head.freeze(), None)
+        }
+        (_, Outcome::Past(fault, size)) => {
+            error_chunk(&mut head, framing, request, fault, &format!("{fault}: the disk ends at {size}"));
             (head.freeze(), None)
         }
         (Framing::Extended, Outcome::Extents(extents)) => {
@@ -256,6 +264,14 @@ pub fn encode_reply(framing: Framing, request: &Request, outcome: Outcome) -> (B
             (head.freeze(), None)
         }
     }
+}
+
+fn error_chunk(head: &mut BytesMut, framing: Framing, request: &Request, fault: Fault, text: &str) {
+    chunk_head(head, framing, request, chunk::ERROR, 6 + text.len() as u64);
+    head.put_u32(errno(fault));
+    // Texts of this crate: short.
+    head.put_u16(text.len() as u16);
+    head.put_slice(text.as_bytes());
 }
 
 fn state(extent: Extent) -> u32 {

@@ -14,7 +14,7 @@ const BLOCK: u64 = 4096;
 
 /// Sparse bytes; what was never written, or was trimmed, is a hole.
 pub(super) struct Disk {
-    size: u64,
+    pub(super) size: AtomicU64,
     read_only: bool,
     blocks: Mutex<BTreeMap<u64, Vec<u8>>>,
     pub(super) flushes: AtomicU64,
@@ -22,11 +22,11 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new(size: u64) -> Arc<Disk> {
-        Arc::new(Disk { size, read_only: false, blocks: Mutex::default(), flushes: AtomicU64::new(0) })
+        Arc::new(Disk { size: size.into(), read_only: false, blocks: Mutex::default(), flushes: AtomicU64::new(0) })
     }
 
     pub(super) fn read_only(size: u64) -> Arc<Disk> {
-        Arc::new(Disk { size, read_only: true, blocks: Mutex::default(), flushes: AtomicU64::new(0) })
+        Arc::new(Disk { size: size.into(), read_only: true, blocks: Mutex::default(), flushes: AtomicU64::new(0) })
     }
 
     pub(super) fn bytes(&self, offset: u64, len: usize) -> Vec<u8> {
@@ -66,7 +66,7 @@ fn now<T: Send + 'static>(value: Result<T, Fault>) -> Reply<'static, T> {
 
 impl Volume for Disk {
     fn size(&self) -> u64 {
-        self.size
+        self.size.load(Ordering::Relaxed)
     }
 
     fn read_only(&self) -> bool {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::disk::{Disk, Server, Shelf};
@@ -117,6 +118,43 @@ fn requests_that_make_no_sense_are_answered_and_the_connection_stays() {
     assert_eq!(raw.request(command::READ, 0, 7, 5, b""), 0);
     assert_eq!(raw.take(5), b"\0abc\0");
     assert_eq!(disk.bytes(SIZE - 1, 1), [0], "the refused write left nothing");
+}
+
+#[test]
+fn requests_are_judged_by_the_size_the_disk_has_when_they_come() {
+    let (disk, server) = server();
+    let (mut plain, mut structured) = (Raw::connect(&server), Raw::connect(&server));
+    assert_eq!(plain.go("a"), answer::ACK);
+    assert_eq!(structured.option(option::STRUCTURED_REPLY, b"").last().unwrap().0, answer::ACK);
+    assert_eq!(structured.go("a"), answer::ACK);
+    let (invalid, no_space) = (22, 28);
+    // Grown: who is connected may use what came, and who comes is told.
+    disk.size.store(2 * SIZE, Ordering::Relaxed);
+    assert_eq!(plain.request(command::WRITE, 0, 2 * SIZE - 2, 2, b"xy"), 0);
+    let mut next = Raw::connect(&server);
+    let told = next.option(option::GO, b"\0\0\0\x01a\0\0");
+    let export =
+        told.iter().find(|(kind, data)| *kind == answer::INFO && data[..2] == wire::info::EXPORT.to_be_bytes());
+    assert_eq!(export.unwrap().1[2..10], (2 * SIZE).to_be_bytes());
+    // Shrunk: what is past the end is refused at once, and so is nothing else.
+    disk.size.store(SIZE / 2, Ordering::Relaxed);
+    for raw in [&mut plain, &mut next] {
+        assert_eq!(raw.request(command::WRITE, 0, SIZE / 2 - 1, 2, b"xy"), no_space);
+        assert_eq!(raw.request(command::WRITE_ZEROES, 0, SIZE / 2, 512, b""), no_space);
+        assert_eq!(raw.request(command::READ, 0, SIZE / 2, 1, b""), invalid);
+        assert_eq!(raw.request(command::TRIM, 0, 0, SIZE as u32, b""), invalid);
+        assert_eq!(raw.request(command::WRITE, 0, SIZE / 2 - 2, 2, b"xy"), 0);
+    }
+    // Where replies have texts, they say where the end is.
+    structured.send(&wire::REQUEST_MAGIC.to_be_bytes());
+    structured.send(&[0, 0, 0, 0]);
+    structured.send(&[0; 8]);
+    structured.send(&(SIZE / 2).to_be_bytes());
+    structured.send(&1u32.to_be_bytes());
+    let head = structured.take(20);
+    let text = structured.take(u32::from_be_bytes(head[16..20].try_into().unwrap()) as usize);
+    assert_eq!(text[..4], 22u32.to_be_bytes());
+    assert!(String::from_utf8_lossy(&text[6..]).contains(&format!("ends at {}", SIZE / 2)), "{text:?}");
 }
 
 #[test]

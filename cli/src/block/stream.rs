@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -121,7 +122,7 @@ impl Run for Export {
 pub(super) struct Import {
     #[command(flatten)]
     at: At,
-    /// The file; - reads standard input (not qcow2, which is read here and there).
+    /// The file; - reads standard input (a qcow2 that comes through a pipe is kept in the temporary folder meanwhile).
     file: PathBuf,
     /// The image.
     image: Spot,
@@ -144,6 +145,22 @@ fn opened(path: &Path) -> anyhow::Result<(Box<dyn Read>, Option<u64>)> {
     Ok((Box::new(BufReader::with_capacity(1 << 20, file)), Some(length)))
 }
 
+/// Standard input as a file that can be read anywhere: itself, if it can; otherwise a copy without a name.
+fn standard_input() -> anyhow::Result<File> {
+    let input = std::io::stdin().as_fd().try_clone_to_owned().context("reading standard input")?;
+    let mut input = File::from(input);
+    if input.stream_position().is_ok() {
+        return Ok(input);
+    }
+    let path = std::env::temp_dir().join(format!("nacre-import-{}", std::process::id()));
+    let kept = || format!("keeping what comes on standard input in {}", path.display());
+    let mut copy = File::options().read(true).write(true).create_new(true).open(&path).with_context(kept)?;
+    std::fs::remove_file(&path).with_context(kept)?;
+    std::io::copy(&mut input, &mut copy).with_context(kept)?;
+    copy.rewind()?;
+    Ok(copy)
+}
+
 impl Run for Import {
     fn run(self, _out: &mut Out) -> anyhow::Result<Verdict> {
         let name = self.image.whole()?.to_owned();
@@ -153,8 +170,10 @@ impl Run for Import {
             let mut disk = None;
             let head = match self.form {
                 Form::Qcow2 => {
-                    anyhow::ensure!(self.file.as_os_str() != "-", "qcow2 is read from a file, not from standard input");
-                    let file = File::open(&self.file).with_context(|| format!("opening {}", self.file.display()))?;
+                    let file = match self.file.as_os_str() == "-" {
+                        true => standard_input()?,
+                        false => File::open(&self.file).with_context(|| format!("opening {}", self.file.display()))?,
+                    };
                     let reader = Reader::open(file).with_context(|| format!("reading {}", self.file.display()))?;
                     let size = self.size.unwrap_or(reader.size().next_multiple_of(512));
                     anyhow::ensure!(size >= reader.size(), "the disk in the file is larger: {}", bytes(reader.size()));

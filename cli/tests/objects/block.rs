@@ -72,7 +72,20 @@ fn images_are_made_listed_changed_and_removed_by_verbs() {
     good(&["block", "snap", "create", "data/again@monday"]);
     assert!(refused(&running, &["block", "rm", "data/again"]).contains("1 snapshots"));
     assert!(refused(&running, &["block", "snap", "create", "data/again@monday"]).contains("already"));
-    assert!(refused(&running, &["block", "clone", "data/again@tuesday", "data/c"]).contains("no snapshot tuesday"));
+    // A clone of what is not there is refused by what is missing, and nothing is left of it.
+    let before = (good(&["block", "ls", "data"]), good(&["object", "ls", "data"]));
+    for (parent, what) in [
+        ("data/again@tuesday", "no snapshot tuesday"),
+        ("data/nobody@monday", "no image nobody"),
+        ("data/guest/again@monday", "no image again"),
+        ("nowhere/again@monday", "nowhere"),
+    ] {
+        let error = refused(&running, &["block", "clone", parent, "data/c"]);
+        assert!(error.contains(what), "{error}");
+    }
+    let error = refused(&running, &["block", "clone", "data/again@monday", "nowhere/c"]);
+    assert!(error.contains("nowhere"), "{error}");
+    assert_eq!((good(&["block", "ls", "data"]), good(&["object", "ls", "data"])), before);
     good(&["block", "clone", "data/again@monday", "data/guest/c"]);
     let error = refused(&running, &["block", "snap", "rm", "data/again@monday"]);
     assert!(error.contains("has clones: data/c"), "{error}");
@@ -494,6 +507,19 @@ fn an_image_goes_out_and_comes_back_as_a_disk_of_qemu() {
         good(&["block", "export", &image, "out", "--form", "raw"]);
         assert!(std::fs::read(path("out")).unwrap() == bytes, "{options:?}");
     }
+    // And from standard input, be it a file or what another program writes.
+    let import = |image: &str, from: Stdio| {
+        let mut import = Command::new(env!("CARGO_BIN_EXE_nacre"));
+        import.args(["block", "import", "-", image, "--form", "qcow2"]).current_dir(running.0.path()).stdin(from);
+        let done = import.output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+        good(&["block", "export", image, "out", "--form", "raw"]);
+        assert!(std::fs::read(path("out")).unwrap() == bytes, "{image}");
+    };
+    import("data/file", std::fs::File::open(path("1.qcow2")).unwrap().into());
+    let mut cat = Command::new("cat").arg(path("2.qcow2")).stdout(Stdio::piped()).spawn().unwrap();
+    import("data/pipe", cat.stdout.take().unwrap().into());
+    assert!(cat.wait().unwrap().success());
     run("qemu-img", &["create", "-f", "qcow2", "-b", &path("raw"), "-F", "raw", &path("over.qcow2")]);
     let error = refused(&running, &["block", "import", "over.qcow2", "data/over", "--form", "qcow2"]);
     assert!(error.contains("backing file"), "{error}");

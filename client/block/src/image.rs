@@ -713,7 +713,7 @@ impl Image {
         Ok(Some(there))
     }
 
-    /// How much of each of its [`LIMITS`](crate::limit::LIMITS) was dealt out so far, to all who use it.
+    /// How much of each of its [`LIMITS`] was dealt out so far, to all who use it.
     pub async fn dealt(&self) -> Result<Vec<u64>, Error> {
         Ok(self.0.header.spend(&[0; LIMITS.len()]).await?.dealt)
     }

@@ -273,10 +273,6 @@ pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(LARGEST_MESSAGE);
     tokio::spawn(crate::leader::plan(node.clone()));
-    tokio::spawn({
-        let node = node.clone();
-        async move { node.clock.keep(&node.raft).await }
-    });
     tokio::spawn(write_refusals(node.clone(), refusals, lost));
     keys::keep(keys::Around {
         config: config.clone(),

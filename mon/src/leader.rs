@@ -26,8 +26,8 @@ use nacre_proto::v1::{FailureReply, FailureReports, MapCommand, OsdBeacon, OsdBe
 use crate::node::{Elsewhere, Node, now_ms};
 use crate::state::events::AUDIT;
 
-/// How often the leader looks for what is due. What cannot wait is judged when it is heard.
-const ROUND: Duration = Duration::from_secs(1);
+/// How often the leader looks for what is due.
+const ROUND: Duration = Duration::from_millis(250);
 /// A member the leader has not heard of for this long takes no part in the quorum.
 const SILENT: u64 = 2000;
 
@@ -369,16 +369,10 @@ impl Node {
 
 /// Does what is due, while this monitor leads.
 pub async fn plan(node: Arc<Node>) {
-    use openraft::async_runtime::WatchReceiver;
     let (mut led, mut pruned) = (false, 0);
     let (mut planned, mut said) = (tokio::time::Instant::now(), String::new());
-    let mut news = node.raft.server_metrics();
     loop {
-        tokio::select! {
-            changed = news.changed() => if changed.is_err() { return },
-            // Who follows waits until that changes.
-            () = tokio::time::sleep(ROUND), if led => {}
-        }
+        tokio::time::sleep(ROUND).await;
         let leads = node.raft.is_leader();
         if led && !leads {
             node.forget_reports();

@@ -33,7 +33,6 @@ use nacre_proto::v1::{
 use nacre_store::{DiskStore, Fullness, Identity, ObjectStore, StoreConfig, StoreError};
 use tokio::sync::mpsc;
 
-use crate::beacon::Said;
 use crate::courier::Couriers;
 use crate::maplog::MapLog;
 use crate::pulse::Pulse;
@@ -43,8 +42,12 @@ use crate::shards::{self, MOST, Shards};
 use crate::sight::{History, SightError};
 use crate::tuning::{self, Tuning};
 
-/// How often this OSD looks whether it has something new for the monitors.
+/// How often the monitors hear that this OSD lives.
 const BEACON: Duration = Duration::from_secs(1);
+/// How often silent peers are reported, and from which silence on. How much it takes to mark one down is the monitors' to
+/// judge.
+const REPORT: Duration = Duration::from_millis(250);
+const SILENCE: Duration = Duration::from_millis(1200);
 /// Bytes of requests held at a time, before the map says how many.
 const REQUESTS: u64 = 64 << 20;
 /// How long the monitors may take to answer before they are asked anew.
@@ -228,7 +231,6 @@ struct Running {
     log: MapLog,
     ground: Ground,
     late: Vec<Late>,
-    said: Said,
     store: Arc<DiskStore>,
     /// For what has been asked and not been answered.
     requests: Arc<nacre_net::conn::Budget>,
@@ -342,7 +344,6 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         log,
         ground,
         late: Vec::new(),
-        said: Said::default(),
         store,
         requests,
         boot,
@@ -490,6 +491,7 @@ impl Running {
         let (to, mut updates) = mpsc::channel(64);
         tokio::spawn(subscribe(Arc::clone(&self.monitors), self.epoch(), to));
         let mut beacon = tokio::time::interval(BEACON);
+        let mut report = tokio::time::interval(REPORT);
         let mut said_up = false;
         let couriers = Arc::clone(&self.couriers);
         self.boot();
@@ -521,6 +523,7 @@ impl Running {
                     None => return Err(DaemonError::Broken("the shard has ended".into())),
                 },
                 _ = beacon.tick() => self.send_beacon(),
+                _ = report.tick() => self.report_silent(),
                 () = couriers.alarmed() => self.report_silent(),
             }
         }
@@ -577,7 +580,7 @@ impl Running {
         });
     }
 
-    fn send_beacon(&mut self) {
+    fn send_beacon(&self) {
         if !self.is_up() {
             return self.boot();
         }
@@ -607,38 +610,29 @@ impl Running {
             pgs,
             load: Some(self.ground.load.message()),
         };
-        if !self.said.is_due(&beacon) {
-            return;
-        }
-        let (monitors, heard) = (Arc::clone(&self.monitors), self.said.heard());
+        let monitors = Arc::clone(&self.monitors);
         tokio::spawn(async move {
-            let sent = monitors.beacon(beacon).await;
-            heard.store(sent.is_ok(), Ordering::Relaxed);
-            if let Err(error) = sent {
+            if let Err(error) = monitors.beacon(beacon).await {
                 tracing::debug!(%error, "a beacon was not heard");
             }
         });
     }
 
     fn report_silent(&self) {
-        if !self.is_up() {
+        let silent = self.couriers.silent(SILENCE.max(self.couriers.asks_every() * 4));
+        if silent.is_empty() || !self.is_up() {
             return;
         }
-        let reports: Vec<_> = self
-            .couriers
-            .to_report()
+        let reports = silent
             .iter()
             .map(|peer| FailureReport {
                 target: peer.osd.0,
                 incarnation: peer.run.0,
                 silent_ms: millis(peer.silent),
                 refused: peer.refused,
-                alive: peer.alive,
+                alive: false,
             })
             .collect();
-        if reports.is_empty() {
-            return;
-        }
         let (monitors, reports) = (Arc::clone(&self.monitors), FailureReports { reporter: self.me.0, reports });
         tokio::spawn(async move {
             if let Err(error) = monitors.report_failures(reports).await {

@@ -13,7 +13,6 @@
 
 #![forbid(unsafe_code)]
 
-mod beacon;
 pub mod courier;
 pub mod daemon;
 mod gauges;

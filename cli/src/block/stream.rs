@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -154,7 +155,9 @@ fn standard_input() -> anyhow::Result<File> {
     }
     let path = std::env::temp_dir().join(format!("nacre-import-{}", std::process::id()));
     let kept = || format!("keeping what comes on standard input in {}", path.display());
-    let mut copy = File::options().read(true).write(true).create_new(true).open(&path).with_context(kept)?;
+    // A disk's bytes are nobody else's to read, not even in the moment that the name is there.
+    let mut copy =
+        File::options().read(true).write(true).create_new(true).mode(0o600).open(&path).with_context(kept)?;
     std::fs::remove_file(&path).with_context(kept)?;
     std::io::copy(&mut input, &mut copy).with_context(kept)?;
     copy.rewind()?;

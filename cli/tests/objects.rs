@@ -6,6 +6,8 @@
 mod block;
 #[path = "objects/mapped.rs"]
 mod mapped;
+#[path = "objects/object_map.rs"]
+mod object_map;
 #[path = "objects/operators.rs"]
 mod operators;
 #[path = "objects/powercut.rs"]

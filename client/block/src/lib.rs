@@ -7,6 +7,7 @@
 //! - [`directory`]: names of images, and the trash.
 //! - [`mod@create`]: images made, cloned, resized, removed.
 //! - [`image`]: an open image: read, write, zero, flush.
+//! - `extents`: which of its bytes are stored.
 //! - `copy`: deep copies, and holes made where zeros are stored.
 //! - [`lost`]: headers that a crash left without a name.
 //! - `header`, `layout`: the header's methods; which object holds which bytes.
@@ -37,6 +38,7 @@ pub mod diff;
 pub mod directory;
 mod error;
 pub mod export;
+mod extents;
 pub mod group;
 mod header;
 pub mod image;

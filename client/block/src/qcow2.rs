@@ -303,6 +303,11 @@ impl<F: Read + Seek> Reader<F> {
         if entries * 8 > MOST_L1 {
             return Err(wrong("its first table is longer than any may be"));
         }
+        // Each entry stands for as many clusters as a table of one cluster lists. Without this a few wrong bits of the size
+        // were a walk over exbibytes of nothing.
+        if entries < size.div_ceil(1 << (2 * bits - 3)) {
+            return Err(wrong("its first table is too short for its size"));
+        }
         let l1 = read_at(&mut file, long(40), entries * 8)?;
         Ok(Reader { file, bits, size, version, packing, l1, l2: (u64::MAX, Vec::new()), at: 0 })
     }

@@ -91,6 +91,8 @@ fn what_this_release_does_not_read_is_refused() {
         (79, 4, "another file"),
         (79, 16, "does not know"),
         (36, 255, "longer than any may be"),
+        (24, 16, "too short for its size"),
+        (39, 0, "too short for its size"),
     ] {
         let mut bad = good.clone();
         bad[at] = byte;

@@ -18,14 +18,15 @@ use crate::object_map::{Change, parts};
 
 /// 4 MiB.
 pub const ORDER: u8 = 22;
-/// The largest image.
-pub const LARGEST: u64 = 1 << 62;
+/// The largest image: 16 EiB, less the largest set of objects that bytes are dealt out to. So the end of each object of an
+/// image is a number of 64 bits, also where the image ends in the middle of it.
+pub const LARGEST: u64 = u64::MAX - (STRIPES_MAX << *ORDERS.end()) + 1;
 
 fn check_size(size: u64) -> Result<(), Error> {
     let wrong = |why: &str| Err(Error::Size { what: format!("a size of {size} bytes"), why: why.to_owned() });
     match size {
         0 => wrong("an image has at least one byte"),
-        _ if size > LARGEST => wrong("an image has at most 4 EiB"),
+        _ if size > LARGEST => wrong("an image has at most 16 EiB less 32 GiB"),
         _ if !size.is_multiple_of(512) => wrong("it must be a multiple of 512 bytes"),
         _ => Ok(()),
     }

@@ -30,7 +30,7 @@ pub(crate) struct Place {
     pub(crate) len: u64,
 }
 
-/// How an image's bytes are dealt out. Sizes and offsets are below 2^63.
+/// How an image's bytes are dealt out. No size is above [`crate::create::LARGEST`]: the end of every set is a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Layout {
     order: u8,
@@ -63,7 +63,7 @@ impl Layout {
         self.count << self.order
     }
 
-    /// Cuts a range at the borders of units. The range does not reach past 2^63.
+    /// Cuts a range at the borders of units. The range does not reach past the largest image.
     pub(crate) fn pieces(self, offset: u64, len: u64) -> impl Iterator<Item = Piece> {
         let mut from = 0;
         std::iter::from_fn(move || {
@@ -133,6 +133,32 @@ mod tests {
         assert_eq!(plain.pieces(5, 0).count(), 0);
         assert_eq!([0, 1, 4096, 4097].map(|size| plain.objects(size)), [0, 1, 1, 2]);
         assert_eq!(Layout::plain(22).objects(1 << 62), 1 << 40);
+    }
+
+    #[test]
+    fn the_end_of_the_largest_image_is_reckoned_with() {
+        let end = crate::create::LARGEST;
+        assert_eq!(end, u64::MAX - (32 << 30) + 1);
+        for layout in [
+            Layout::plain(12),
+            Layout::plain(25),
+            Layout { order: 25, unit: 1 << 25, count: 1024 },
+            Layout { order: 25, unit: 512, count: 1023 },
+            Layout { order: 12, unit: 4096, count: 3 },
+        ] {
+            let pieces: Vec<Piece> = layout.pieces(end - 70_000, 70_000).collect();
+            assert_eq!(pieces.iter().map(|piece| piece.len).sum::<u64>(), 70_000);
+            for piece in pieces {
+                let offset = end - 70_000 + piece.from;
+                let place = Place { at: piece.at, offset, len: piece.len };
+                assert_eq!(layout.places(piece.index, piece.at, piece.len).collect::<Vec<_>>(), [place]);
+                assert!(layout.below(piece.index, end) >= piece.at + piece.len);
+                assert!((layout.first(offset)..layout.objects(end)).contains(&piece.index));
+                // Whole objects are gone over too, past the end of the image.
+                let whole: u64 = layout.places(piece.index, 0, layout.object()).map(|place| place.len).sum();
+                assert_eq!(whole, layout.object());
+            }
+        }
     }
 
     #[test]

@@ -60,7 +60,8 @@ struct Finished {
     _bytes: Option<OwnedSemaphorePermit>,
 }
 
-/// Serves until the client leaves.
+/// Serves until the client leaves and all it asked for has ended: who serves the same client on another connection after
+/// that has nothing of the old one under way.
 pub async fn serve<S: Stream + 'static>(agreed: Negotiated<S>, limits: &Limits) -> Result<(), ServeError> {
     let Negotiated { stream, volume, framing, allocation } = agreed;
     let (read, write) = stream.into_halves();
@@ -75,15 +76,19 @@ pub async fn serve<S: Stream + 'static>(agreed: Negotiated<S>, limits: &Limits) 
         bytes: Arc::new(Semaphore::new(limits.bytes.max(limits.request_max) as usize)),
         finished,
     };
+    let (slots, all) = (Arc::clone(&reader.slots), limits.requests.max(1));
     let writing = write_replies(write, queue);
     tokio::pin!(writing);
-    tokio::select! {
+    let ended = tokio::select! {
         // The reader took its sender along, and each request holds one until its reply is queued: the writer ends
         // once all of them are answered.
         result = reader.run(read) => result.and(writing.await),
         // Only a failed stream ends the writer first. What was started finishes in its own task, unheard.
         written = &mut writing => written,
-    }
+    };
+    // A request gives its slot back when it has ended. More slots than a count holds are not given out either.
+    let _ = slots.acquire_many(u32::try_from(all).unwrap_or(u32::MAX)).await;
+    ended
 }
 
 struct Reader {
@@ -306,4 +311,101 @@ async fn write_all(stream: &mut (impl AsyncWrite + Unpin), parts: &mut [Bytes]) 
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::negotiate::MaybeTls;
+    use crate::volume::{Extent, Reply};
+
+    /// A volume that reads and writes when it is let.
+    #[derive(Default)]
+    struct Slow {
+        began: Notify,
+        read: Notify,
+        write: Notify,
+        written: AtomicBool,
+    }
+
+    impl Volume for Slow {
+        fn size(&self) -> u64 {
+            1 << 20
+        }
+
+        fn read(&self, _: u64, len: u32) -> Reply<'_, Bytes> {
+            Box::pin(async move {
+                self.began.notify_one();
+                self.read.notified().await;
+                Ok(Bytes::from(vec![0; len as usize]))
+            })
+        }
+
+        fn write(&self, _: u64, _: Bytes, _: bool) -> Reply<'_, ()> {
+            Box::pin(async {
+                self.began.notify_one();
+                self.write.notified().await;
+                self.written.store(true, Ordering::SeqCst);
+                Ok(())
+            })
+        }
+
+        fn zero(&self, _: u64, _: u64, _: bool, _: bool, _: bool) -> Reply<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn trim(&self, _: u64, _: u64, _: bool) -> Reply<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn flush(&self) -> Reply<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn extents(&self, _: u64, len: u64, _: usize) -> Reply<'_, Vec<Extent>> {
+            Box::pin(async move { Ok(vec![Extent { len, hole: false }]) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_ends_when_nothing_of_it_is_under_way() {
+        let (mut client, server) = tokio::io::duplex(4096);
+        let volume = Arc::new(Slow::default());
+        let agreed = Negotiated {
+            stream: MaybeTls::Plain(server),
+            volume: Arc::<Slow>::clone(&volume),
+            framing: Framing::Simple,
+            allocation: false,
+        };
+        let limits = Limits { requests: 2, ..Limits::default() };
+        let serving = tokio::spawn(async move { serve(agreed, &limits).await });
+        // A write and a read of four bytes, which are all that may be under way; a third waits.
+        for command in [1, 0, 0] {
+            let mut request = crate::wire::REQUEST_MAGIC.to_be_bytes().to_vec();
+            request.extend([0, 0, 0, command]);
+            request.extend([0; 16]);
+            request.extend(4u32.to_be_bytes());
+            request.extend([7; 4].iter().take(if command == 1 { 4 } else { 0 }));
+            client.write_all(&request).await.unwrap();
+            if request.len() > 28 {
+                volume.began.notified().await;
+            }
+        }
+        volume.began.notified().await;
+        drop(client);
+        // The answer to the read finds nobody. The write is still under way.
+        volume.read.notify_one();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!serving.is_finished());
+        volume.read.notify_one();
+        volume.write.notify_one();
+        assert!(serving.await.unwrap().is_err());
+        assert!(volume.written.load(Ordering::SeqCst));
+    }
 }

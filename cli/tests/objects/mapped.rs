@@ -1,4 +1,5 @@
-//! Images as devices of this machine: file systems and databases on them, while what is under them dies.
+//! Images as devices of this machine: file systems and databases on them, while what is under them dies. All by loop devices;
+//! what the kernel's NBD driver does is shown by `./x soak vm`.
 //!
 //! Where there is no way to make devices, or this is not root, these tests say so and check nothing.
 
@@ -71,7 +72,7 @@ impl Disks {
 
     /// Maps an image of that many MiB, made if need be; the device.
     fn map(&self, image: &str, more: &[&str]) -> String {
-        let (code, stdout, stderr) = self.nacre(&[&["block", "map", image], more].concat());
+        let (code, stdout, stderr) = self.nacre(&[&["block", "map", "--way", "loop", image], more].concat());
         assert_eq!(code, Some(0), "{image}: {stderr}");
         let device = stdout.trim().to_owned();
         assert!(device.starts_with("/dev/"), "{stdout}");
@@ -140,6 +141,19 @@ fn an_image_is_a_device_until_it_is_unmapped_and_again_after_the_process_behind_
     assert!(code == Some(1) && error.contains("mapped already, to be written"), "{error}");
     let (code, _, error) = disks.nacre(&["block", "map", "data/none"]);
     assert!(code == Some(1) && error.contains("there is no image none"), "{error}");
+    // By the way that was asked for, or not at all.
+    disks.running.good(&["block", "create", "data/b", "--size", "1MiB"]);
+    let drivers = std::fs::read_to_string("/proc/devices").unwrap();
+    if !drivers.lines().any(|line| line.ends_with(" nbd")) {
+        let (code, _, error) = disks.nacre(&["block", "map", "data/b", "--way", "nbd"]);
+        assert!(code == Some(1) && error.contains("modprobe nbd") && !error.contains("loop"), "{error}");
+    }
+    let (code, _, error) = disks.nacre(&["block", "map", "data/a", "--way", "nbd"]);
+    assert!(code == Some(1) && error.contains("mapped already, by loop and not by nbd"), "{error}");
+    // Nor what no device can be as large as.
+    disks.running.good(&["block", "create", "data/vast", "--size", "8589934592GiB"]);
+    let (code, _, error) = disks.nacre(&["block", "map", "data/vast", "--way", "loop"]);
+    assert!(code == Some(1) && error.contains("9223372036854775807 at most"), "{error}");
     assert_eq!(disks.mapped().len(), 1, "what could not be mapped is not listed");
     // What is written to it is in the image; what is discarded is not.
     let file = disks.running.0.path().join("content");
@@ -179,7 +193,7 @@ fn an_image_is_a_device_until_it_is_unmapped_and_again_after_the_process_behind_
     assert_eq!(std::fs::read_to_string(at.join("kept")).unwrap(), "before");
     // and if the old one is still in use, as another
     disks.kill_behind("data/a");
-    let (code, stdout, stderr) = disks.nacre(&["block", "map", "data/a"]);
+    let (code, stdout, stderr) = disks.nacre(&["block", "map", "data/a", "--way", "loop"]);
     assert!(code == Some(0) && stderr.contains("goes away when it is used no more"), "{stderr}");
     let other = stdout.trim().to_owned();
     assert_ne!(other, device);

@@ -382,7 +382,9 @@ impl Haggle<'_> {
     }
 }
 
-fn transmission_flags(volume: &dyn Volume, framing: Framing) -> u16 {
+/// What a volume can do, in the words of the protocol.
+#[must_use]
+pub fn transmission_flags(volume: &dyn Volume, framing: Framing) -> u16 {
     let mut flags = can::HAS_FLAGS | can::FLUSH | can::FUA | can::MULTI_CONN | can::CACHE;
     if volume.read_only() {
         flags |= can::READ_ONLY;

@@ -1,8 +1,9 @@
 //! The process behind a mapped image: opens it, makes it a device, and stays until it is unmapped.
 //!
 //! It leaves only when nobody uses the device, or when it is forced to: a disk must not go away under a file system. So
-//! SIGTERM makes it wait for the last user; a second one ends it at once, as kill -9 does: what was flushed is durable,
-//! what uses the device gets errors from then on, and `nacre block map` brings the image back.
+//! SIGTERM makes it wait for the last user; a second one ends it at once, as kill -9 does. Then what was flushed is durable,
+//! and `nacre block map` brings the image back: under the same device, whose users have only waited, if that is one of the
+//! kernel's NBD driver; while what uses a loop device gets errors from then on.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -14,7 +15,9 @@ use anyhow::{Context, bail};
 use nacre_block::{Image, Use, export};
 use nacre_client::{Cluster, SessionId, Settings};
 use nacre_map::disk::{self, Mounted};
-use nacre_map::{loops, users, ways};
+use nacre_map::nbd::{self, Connected};
+use nacre_map::ways::{self, Way};
+use nacre_map::{loops, users};
 use nacre_net::daemon::admin::{self, Verbs};
 use nacre_net::daemon::logs;
 use nacre_net::daemon::shutdown::Shutdown;
@@ -42,13 +45,17 @@ pub(super) struct Wanted {
     pub(super) usage: Use,
     pub(super) write_back: u64,
     pub(super) patience: Duration,
+    /// None: the best there is.
+    pub(super) way: Option<Way>,
+    /// How long what uses an NBD device waits when this process dies.
+    pub(super) grace: Duration,
     /// Left behind by the verb: says that it is ready, and goes on without a terminal.
     pub(super) detached: bool,
     pub(super) metrics: MetricsArg,
 }
 
 impl Wanted {
-    fn record(&self, way: ways::Way) -> Record {
+    fn record(&self, way: Way) -> Record {
         let read_only = self.usage == Use::Read || self.image.snapshot.is_some();
         Record::new(&self.image.to_string(), &way.to_string(), read_only)
     }
@@ -85,7 +92,7 @@ impl Wanted {
 
     /// Maps, and serves until the mapping is to end.
     pub(super) async fn serve(self, out: &mut Out) -> anyhow::Result<()> {
-        let way = ways::choose()?;
+        let way = ways::choose(self.way)?;
         let mut record = self.record(way);
         let shutdown = Shutdown::on_signals()?;
         let (registry, metrics) = self.metrics.start("map", &shutdown).await?;
@@ -94,8 +101,17 @@ impl Wanted {
         let _ = rustix::process::configure_io_flusher_behavior(true);
         let prepared = async {
             let old = before.as_ref().and_then(|before| before.device.clone());
+            may_follow(&slot, &record, way)?;
             let image = self.open(before.as_ref().and_then(|before| before.session)).await?;
-            match Mapping::make(&slot, image.clone(), record.read_only, old).await {
+            if let Err(error) = nacre_map::driver::fits(image.size()) {
+                image.close().await?;
+                return Err(error.into());
+            }
+            let made = match way {
+                Way::Loop => Mapping::on_loop(&slot, image.clone(), &record, old).await,
+                Way::Nbd => Mapping::on_nbd(&slot, image.clone(), &record, old, self.grace).await,
+            };
+            match made {
                 Ok(mapping) => Ok(mapping),
                 Err(error) => {
                     image.close().await?;
@@ -171,10 +187,28 @@ impl Wanted {
     }
 }
 
+/// May a mapping follow the one whose process is gone? Not if it would take an NBD device away from those who wait for it.
+fn may_follow(slot: &Slot, record: &Record, way: Way) -> anyhow::Result<()> {
+    let Some(device) = nbd::find(&slot.tag(&record.image)) else { return Ok(()) };
+    let as_before = way == Way::Nbd && nbd::is_read_only(&device) == record.read_only;
+    let users = users::users(&device);
+    if !as_before && !users.is_empty() {
+        let mode = if nbd::is_read_only(&device) { " --read-only" } else { "" };
+        bail!(
+            "{} is in use ({}) and waits for the image: map it as it was, with --way nbd{mode}, or take the device away \
+             with nacre block unmap --force; nothing was changed",
+            device.display(),
+            named(&users)
+        );
+    }
+    Ok(())
+}
+
 /// Takes away what a process that is gone left behind: its device, if it is still this mapping's, and its mount.
-pub(super) async fn put_away(slot: &Slot, device: Option<PathBuf>) -> anyhow::Result<()> {
-    let disk = slot.disk();
+pub(super) async fn put_away(slot: &Slot, image: &str, device: Option<PathBuf>) -> anyhow::Result<()> {
+    let (disk, tag) = (slot.disk(), slot.tag(image));
     spawn_blocking(move || {
+        nbd::clear(&tag)?;
         let file = disk.join(disk::FILE);
         if let Some(device) = device
             && loops::backing(&device).as_deref() == Some(&*file)
@@ -205,25 +239,95 @@ struct Ask {
     answer: oneshot::Sender<Result<(), String>>,
 }
 
+/// What makes an image a device.
+enum Behind {
+    /// A file, and a loop device on it.
+    Loop(Mounted),
+    /// The kernel's NBD driver.
+    Nbd(Connected),
+}
+
+impl Behind {
+    /// Ends when it is taken away by another.
+    async fn ended(&mut self) -> anyhow::Result<()> {
+        match self {
+            Behind::Loop(mounted) => bail!("its file system was unmounted ({:?})", mounted.ended().await),
+            Behind::Nbd(connected) => Ok(connected.ended().await?),
+        }
+    }
+
+    fn hold(&self) -> Hold {
+        match self {
+            Behind::Loop(mounted) => Hold::Loop(mounted.file().to_owned()),
+            Behind::Nbd(connected) => Hold::Nbd(connected.handle()),
+        }
+    }
+}
+
+/// How a device is reached from a thread that may wait.
+#[derive(Clone)]
+enum Hold {
+    Loop(PathBuf),
+    Nbd(nbd::Handle),
+}
+
+impl Hold {
+    fn is_mine(&self, device: &Path) -> bool {
+        match self {
+            Hold::Loop(file) => loops::backing(device).as_deref() == Some(file),
+            Hold::Nbd(handle) => handle.is_mine(),
+        }
+    }
+
+    fn resize(&self, device: &Path, size: u64) -> Result<(), nacre_map::Error> {
+        match self {
+            Hold::Loop(file) => loops::refresh(device, file),
+            Hold::Nbd(handle) => handle.resize(size),
+        }
+    }
+
+    /// Takes the device away unless it is used; who uses it.
+    fn detach(&self, device: &Path, force: bool) -> anyhow::Result<Vec<users::User>> {
+        if !self.is_mine(device) {
+            return Ok(Vec::new());
+        }
+        let users = users::users(device);
+        if !users.is_empty() && !force {
+            return Ok(users);
+        }
+        match self {
+            Hold::Loop(_) => loops::detach(device)?,
+            Hold::Nbd(handle) => {
+                if let Err(error) = handle.disconnect(force) {
+                    // Somebody came right now.
+                    let users = users::users(device);
+                    return if users.is_empty() { Err(error.into()) } else { Ok(users) };
+                }
+            }
+        }
+        Ok(if !force && self.is_mine(device) { users::users(device) } else { Vec::new() })
+    }
+}
+
 /// An image that is a device.
 struct Mapping {
     image: Image,
-    mounted: Mounted,
+    behind: Behind,
     device: PathBuf,
 }
 
 impl Mapping {
-    async fn make(slot: &Slot, image: Image, read_only: bool, old: Option<PathBuf>) -> anyhow::Result<Mapping> {
+    async fn on_loop(slot: &Slot, image: Image, record: &Record, old: Option<PathBuf>) -> anyhow::Result<Mapping> {
         // The device of before is given up as late as can be, so that it is not another's when it is taken again.
         let _turn = spawn_blocking(loops::turn).await??;
-        put_away(slot, old.clone()).await?;
-        let folder = slot.disk();
+        put_away(slot, &record.image, old.clone()).await?;
+        let (folder, read_only) = (slot.disk(), record.read_only);
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let mounted = disk::mount(&folder, export::volume(image.clone()), image.sizes())?;
         let file = mounted.file().to_owned();
         let attached = spawn_blocking(move || loops::attach(&file, read_only, old.as_deref())).await?;
         match attached {
-            Ok(device) => Ok(Mapping { image, mounted, device }),
+            Ok(device) => Ok(Mapping { image, behind: Behind::Loop(mounted), device }),
             Err(error) => {
                 mounted.unmount()?;
                 Err(error.into())
@@ -231,8 +335,21 @@ impl Mapping {
         }
     }
 
-    fn is_mine(device: &Path, file: &Path) -> bool {
-        loops::backing(device).as_deref() == Some(file)
+    async fn on_nbd(
+        slot: &Slot,
+        image: Image,
+        record: &Record,
+        old: Option<PathBuf>,
+        grace: Duration,
+    ) -> anyhow::Result<Mapping> {
+        let tag = slot.tag(&record.image);
+        let kept = nbd::find(&tag).filter(|device| nbd::is_read_only(device) == record.read_only);
+        if kept.is_none() {
+            put_away(slot, &record.image, old).await?;
+        }
+        let connected = nbd::connect(nbd::Wanted { tag, grace, volume: export::volume(image.clone()) }).await?;
+        let device = connected.device();
+        Ok(Mapping { image, behind: Behind::Nbd(connected), device })
     }
 
     async fn stay(mut self, shutdown: &Shutdown, mut asked: mpsc::Receiver<Ask>) -> anyhow::Result<()> {
@@ -241,13 +358,14 @@ impl Mapping {
         loop {
             let leaving = shutdown.has_begun();
             tokio::select! {
-                ended = self.mounted.ended() => {
-                    bail!("the file system under {} was taken away by another ({ended:?})", self.device.display());
+                ended = self.behind.ended() => {
+                    ended.with_context(|| format!("{} is not this mapping's any more", self.device.display()))?;
+                    bail!("{} was disconnected", self.device.display());
                 }
                 Ok(()) = sizes.changed() => {
                     let size = *sizes.borrow_and_update();
-                    let (device, file) = (self.device.clone(), self.mounted.file().to_owned());
-                    match spawn_blocking(move || loops::refresh(&device, &file)).await? {
+                    let (device, hold) = (self.device.clone(), self.behind.hold());
+                    match spawn_blocking(move || hold.resize(&device, size)).await? {
                         Ok(()) => tracing::info!(size, "the device has the size of the image again"),
                         Err(error) => tracing::error!(size, %error, "the device keeps its old size"),
                     }
@@ -276,25 +394,11 @@ impl Mapping {
         }
     }
 
-    /// Takes the loop device away, unless it is used.
+    /// Takes the device away, unless it is used.
     async fn detach(&self, force: bool) -> anyhow::Result<()> {
-        let (device, file) = (self.device.clone(), self.mounted.file().to_owned());
         let look = || {
-            let (device, file) = (device.clone(), file.clone());
-            spawn_blocking(move || {
-                if !Mapping::is_mine(&device, &file) {
-                    return Ok(Vec::new());
-                }
-                let users = users::users(&device);
-                if users.is_empty() || force {
-                    loops::detach(&device)?;
-                    if !force && Mapping::is_mine(&device, &file) {
-                        return Ok(users::users(&device));
-                    }
-                    return Ok(Vec::new());
-                }
-                anyhow::Ok(users)
-            })
+            let (device, hold) = (self.device.clone(), self.behind.hold());
+            spawn_blocking(move || hold.detach(&device, force))
         };
         let began = tokio::time::Instant::now();
         loop {
@@ -327,8 +431,9 @@ impl Mapping {
         } else {
             ending.await
         };
-        let mounted = self.mounted;
-        spawn_blocking(move || mounted.unmount()).await??;
+        if let Behind::Loop(mounted) = self.behind {
+            spawn_blocking(move || mounted.unmount()).await??;
+        }
         match ended {
             Err(error) if force => {
                 tracing::warn!(error = format!("{error:#}"), "the image was not let go in good order");

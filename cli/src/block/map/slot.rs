@@ -4,8 +4,11 @@
 //! run/map/lock          held while a number is given out
 //! run/map/3/pid         locked as long as the process behind the device lives
 //! run/map/3/record      what is mapped, and as which device
-//! run/map/3/disk/       where the file system with the image is mounted
+//! run/map/3/disk/       where the file system with the image is mounted, if there is one
 //! ```
+//!
+//! A device of the kernel's NBD driver is known by a tag that the kernel keeps ([`Slot::tag`]): a mapping whose process died
+//! before it wrote down its device is found all the same.
 //!
 //! Whether a process lives is told by its lock alone. A record without a process is a mapping that broke: it stays until
 //! it is unmapped, or mapped again, and says which device it was.
@@ -71,6 +74,12 @@ impl Slot {
     /// Where the image is mounted as a file.
     pub(super) fn disk(&self) -> PathBuf {
         self.folder.join("disk")
+    }
+
+    /// What the kernel calls an NBD device of an image here. No other slot of this machine has this folder, and no other
+    /// image of this slot this name.
+    pub(super) fn tag(&self, image: &str) -> String {
+        format!("nacre:{image}:{}", self.folder.display())
     }
 
     /// The process behind it, if it lives.
@@ -194,6 +203,8 @@ mod tests {
         let second = slots.claim(&record("p/b")).unwrap();
         assert_eq!((first.slot.number, second.slot.number), (0, 1));
         assert!(slots.claim(&record("p/a")).is_err(), "it is mapped");
+        assert_ne!(first.slot.tag("p/a"), second.slot.tag("p/a"));
+        assert_ne!(first.slot.tag("p/a"), first.slot.tag("p/b"));
         let device = PathBuf::from("/dev/loop7");
         first.slot.write(&Record { device: Some(device.clone()), ..record("p/a") }).unwrap();
         drop(first);

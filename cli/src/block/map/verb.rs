@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use nacre_block::Use;
 use nacre_map::users;
+use nacre_map::ways::Way;
 use nacre_net::daemon::admin::{self, AdminError};
 use serde_json::{Value, json};
 
@@ -29,12 +30,13 @@ const LEAVE: Duration = Duration::from_secs(60);
 /// Make an image a block device of this machine, and print the device.
 ///
 /// A process of its own stands behind each device and stays until `nacre block unmap`. While it does, nobody else writes
-/// the image. Where the kernel has no driver that speaks to a process, the image is a file of a file system in user
-/// space, and a loop device stands on that; only root can do this.
+/// the image. The device is one of the kernel's NBD driver, if that is loaded (modprobe nbd; Linux 5.14 or later); else the
+/// image is a file of a file system in user space, and a loop device stands on that. Only root can do this.
 ///
-/// If that process dies, what uses the device gets errors; all that was flushed is kept. Unmount what is mounted from
-/// it, map the image again, mount: the device has its old name, unless somebody has that by then. Mapping an image that is
-/// mapped prints its device and changes nothing.
+/// If that process dies, what uses an NBD device waits: map the image again, and it goes on as if nothing had been. What
+/// uses a loop device gets errors, and all that was flushed is kept: unmount what is mounted from it, map the image again,
+/// mount; the device has its old name, unless somebody has that by then. Mapping an image that is mapped prints its device
+/// and changes nothing.
 #[derive(Args)]
 #[command(after_long_help = "--json: {image, device, state: up, process, way, read_only, used_by: [...]}.")]
 pub(crate) struct Map {
@@ -55,6 +57,13 @@ pub(crate) struct Map {
     /// Give up when the cluster has not answered for so many seconds. Once mapped, the device waits without end.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     patience: u64,
+    /// How to make the device: nbd or loop, instead of the best of these that is there.
+    #[arg(long, value_name = "WAY")]
+    way: Option<Way>,
+    /// How long what uses an NBD device waits for the image to be mapped again, should the process behind it die; then it
+    /// gets errors.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    grace: u64,
     /// Stay in the foreground and log to standard error, as for a unit of systemd; SIGTERM unmaps.
     #[arg(long)]
     foreground: bool,
@@ -80,6 +89,8 @@ impl Map {
             },
             write_back: self.write_back,
             patience: Duration::from_secs(self.patience),
+            way: self.way,
+            grace: Duration::from_secs(self.grace),
             detached: self.detached,
             metrics: self.metrics.clone(),
         };
@@ -90,7 +101,10 @@ impl Map {
     fn leave_behind(&self) -> anyhow::Result<bool> {
         let mut child = Command::new(std::env::current_exe()?);
         child.args(["block", "map", "--detached", "--config"]).arg(&self.config.config).arg(self.image.to_string());
-        child.args(["--patience", &self.patience.to_string()]);
+        child.args(["--patience", &self.patience.to_string(), "--grace", &self.grace.to_string()]);
+        if let Some(way) = self.way {
+            child.args(["--way", &way.to_string()]);
+        }
         if self.write_back > 0 {
             child.args(["--write-back", &format!("{}B", self.write_back)]);
         }
@@ -121,6 +135,12 @@ impl Run for Map {
         let known = lives(slots.find(&name, None)?);
         if let Some((_, record)) = &known {
             let read_only = self.read_only || self.image.snapshot.is_some();
+            if let Some(way) = self.way.filter(|way| way.to_string() != record.way) {
+                bail!(
+                    "{name} is mapped already, by {} and not by {way}: unmap it first; nothing was changed",
+                    record.way
+                );
+            }
             if record.read_only != read_only {
                 let how = if record.read_only { "read-only" } else { "to be written" };
                 bail!("{name} is mapped already, {how}: unmap it first; nothing was changed");
@@ -186,17 +206,18 @@ impl Unmap {
 
     /// Of a mapping whose process is gone.
     fn put_away(&self, slot: &Slot, record: &Record) -> anyhow::Result<()> {
-        let mine = |device: &Path| {
-            nacre_map::loops::backing(device).as_deref() == Some(&*slot.disk().join(nacre_map::disk::FILE))
-        };
-        if let Some(device) = record.device.as_deref().filter(|device| mine(device)) {
-            let users = users::users(device);
+        let file = slot.disk().join(nacre_map::disk::FILE);
+        let on_loop = record.device.clone();
+        let on_loop = on_loop.filter(|device| nacre_map::loops::backing(device).as_deref() == Some(&*file));
+        let on_nbd = nacre_map::nbd::find(&slot.tag(&record.image));
+        for device in on_loop.into_iter().chain(on_nbd) {
+            let users = users::users(&device);
             if !users.is_empty() && !self.force {
                 bail!("{} is in use: {}; nothing was changed", device.display(), named(&users));
             }
         }
         let runtime = nacre_net::daemon::current_thread_runtime()?;
-        runtime.block_on(put_away(slot, record.device.clone()))?;
+        runtime.block_on(put_away(slot, &record.image, record.device.clone()))?;
         slot.forget()
     }
 }
@@ -292,6 +313,7 @@ impl Run for Mapped {
         let mut table = Table::new(&[
             ("IMAGE", left),
             ("DEVICE", left),
+            ("WAY", left),
             ("STATE", left),
             ("PROCESS", right),
             ("MODE", left),
@@ -301,6 +323,7 @@ impl Run for Mapped {
             table.row([
                 line.record.image.clone(),
                 line.device(),
+                line.record.way.clone(),
                 line.state.to_owned(),
                 line.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
                 if line.record.read_only { "read-only" } else { "read-write" }.to_owned(),

@@ -218,8 +218,8 @@ case $why in *"mounted at /mnt"*) ;; *) bad "$why" ;; esac
 [ "$(nacre block map data/a)" = "$first" ] || bad "not taken over after all that"
 ls /mnt >/dev/null || bad "the file system is gone"
 nacre block unmap --force data/a || bad "not by force"
-[ ! -e "/sys/block/${first#/dev/}/pid" ] || bad "the device is still connected"
 umount /mnt
+[ ! -e "/sys/block/${first#/dev/}/pid" ] || bad "the device is still connected"
 ok "two at once; nothing is taken away from who waits, but by force"
 
 # In the foreground, as under systemd: SIGTERM waits for the last user.

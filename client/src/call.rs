@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use nacre_net::conn::{CallError, Request};
 use nacre_net::node::link::Link;
 use nacre_pg::format::Codec;
 use nacre_pg::log::ReqId;
 use nacre_pg::op::{Op, OpResult, Reply, SnapContext};
-use nacre_pg::wire::{self, Ask, List, Listed, method};
+use nacre_pg::wire::{self, Ask, List, Listed, Parcel, method};
 use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, Version};
 use nacre_proto::status::Retry;
 use tokio::time::Instant;
@@ -73,7 +72,7 @@ impl Inner {
                 snapc: snapc.clone(),
                 ops: ops.clone(),
             };
-            Some((pg, primary, Request::new(method::ASK, Bytes::new()).with_data(wire::encode(&ask)).with_room(room)))
+            Some((pg, primary, request(method::ASK, &ask).with_room(room)))
         };
         let answer = |reply: Reply| match reply {
             Reply::Done { outcome, version } => Attempt::Done((outcome, version)),
@@ -94,8 +93,7 @@ impl Inner {
     ) -> Result<(Vec<ObjectId>, Option<ObjectId>), Error> {
         let ask = |chart: &Chart| {
             let list = List { pg, epoch: chart.epoch(), after: after.clone(), max: 500 };
-            let request = Request::new(method::LIST, Bytes::new()).with_data(wire::encode(&list)).with_room(8 << 20);
-            Some((pg, chart.primary(pg), request))
+            Some((pg, chart.primary(pg), request(method::LIST, &list).with_room(8 << 20)))
         };
         let answer = |listed: Listed| match listed {
             Listed::Objects { list, next } => Attempt::Done((list, next)),
@@ -171,6 +169,12 @@ impl Inner {
     }
 }
 
+/// A request that carries a value.
+pub(crate) fn request<T: Codec>(method: u16, value: &T) -> Request {
+    let Parcel { meta, data } = wire::encode(value);
+    Request::new(method, meta).with_data(data)
+}
+
 async fn once<T: Codec, A>(
     osd: OsdId,
     link: &Link,
@@ -178,7 +182,7 @@ async fn once<T: Codec, A>(
     answer: impl Fn(T) -> Attempt<A>,
 ) -> Result<Attempt<A>, Error> {
     match link.call(request).await {
-        Ok(reply) => match wire::decode::<T>(&reply.data) {
+        Ok(reply) => match wire::decode::<T>(&reply.meta, &reply.data) {
             Ok(reply) => Ok(answer(reply)),
             Err(_) => Err(Error::Shape { object: osd.to_string() }),
         },

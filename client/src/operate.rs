@@ -1,12 +1,12 @@
 //! What an operator asks of placement groups: how they are, at each OSD that holds them, and orders to them.
 
-use bytes::Bytes;
-use nacre_net::conn::{CallError, Request};
+use nacre_net::conn::{CallError, Reply, Request};
 use nacre_pg::io::Order;
 use nacre_pg::wire::{self, Look, PgLine, Tell, method};
 use nacre_proto::ids::{OsdId, PgId};
 use nacre_proto::status::{Code, Status};
 
+use crate::call::request;
 use crate::cluster::Cluster;
 use crate::error::Error;
 
@@ -34,9 +34,9 @@ impl Cluster {
 
     /// How pgs are at one OSD: all that it holds, or one.
     pub async fn look(&self, osd: OsdId, only: Option<PgId>) -> Result<Vec<PgLine>, Error> {
-        let request = Request::new(method::LOOK, Bytes::new()).with_data(wire::encode(&Look { only }));
-        let reply = self.call(osd, request.with_room(32 << 20)).await?;
-        wire::decode(&reply).map_err(|_| Error::Shape { object: osd.to_string() })
+        let asked = request(method::LOOK, &Look { only });
+        let reply = self.call(osd, asked.with_room(32 << 20)).await?;
+        wire::decode(&reply.meta, &reply.data).map_err(|_| Error::Shape { object: osd.to_string() })
     }
 
     /// Orders something of a pg's primary.
@@ -46,11 +46,10 @@ impl Cluster {
             let text = format!("pg {pg} has no primary now: none of the OSDs that hold it is up");
             return Err(Error::Refused(Status::new(Code::Unavailable, text)));
         };
-        let request = Request::new(method::TELL, Bytes::new()).with_data(wire::encode(&Tell { pg, order }));
-        self.call(primary, request).await.map(drop)
+        self.call(primary, request(method::TELL, &Tell { pg, order })).await.map(drop)
     }
 
-    async fn call(&self, osd: OsdId, request: Request) -> Result<Bytes, Error> {
+    async fn call(&self, osd: OsdId, request: Request) -> Result<Reply, Error> {
         let chart = self.0.chart().ok_or_else(|| Error::Map("there is none".into()))?;
         let Some(link) = self.0.link(&chart, osd) else {
             return Err(Error::Refused(Status::new(Code::Unavailable, format!("{osd} is not up"))));
@@ -58,7 +57,7 @@ impl Cluster {
         let patience = self.0.patience.unwrap_or(std::time::Duration::from_secs(60));
         let called = tokio::time::timeout(patience, link.call(request)).await;
         let late = || Error::TimedOut { what: osd.to_string(), patience, last: "it did not answer".into() };
-        called.map_err(|_| late())?.map(|reply| reply.data).map_err(|error| match error {
+        called.map_err(|_| late())?.map_err(|error| match error {
             CallError::Failed(status) => Error::Refused(status),
             other => Error::Refused(other.into()),
         })

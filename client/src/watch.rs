@@ -37,7 +37,7 @@ impl Handler for Ears {
         if notice.method != method::TOLD {
             return;
         }
-        let Ok(told) = wire::decode::<Told>(&notice.data) else { return };
+        let Ok(told) = wire::decode::<Told>(&notice.meta, &notice.data) else { return };
         let watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(inbox) = watches.get(&told.cookie) {
             let _ = inbox.try_send(told);

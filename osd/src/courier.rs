@@ -18,7 +18,7 @@ use nacre_net::identity::Name;
 use nacre_net::node::link::{Backoff, Link, State};
 use nacre_net::node::{Address, Node};
 use nacre_net::tls::Expect;
-use nacre_pg::wire::method;
+use nacre_pg::wire::{Parcel, method};
 use nacre_proto::ids::{Incarnation, OsdId};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -34,7 +34,7 @@ const ANSWER: Duration = Duration::from_millis(900);
 /// What waits for a peer.
 enum Item {
     /// A message of a shard.
-    Say(usize, Bytes),
+    Say(usize, Parcel),
     /// A shard's groups were told of the connection with this number: what it says next belongs to that.
     Mark(usize, u64),
 }
@@ -182,7 +182,7 @@ impl Couriers {
     }
 
     /// A shard says something to an OSD; it is lost, and the groups are told, if there is no connection.
-    pub fn say(&self, shard: usize, to: OsdId, said: Bytes) {
+    pub fn say(&self, shard: usize, to: OsdId, said: Parcel) {
         self.put(to, Item::Say(shard, said));
     }
 
@@ -244,7 +244,8 @@ async fn deliver(osd: OsdId, link: Link, mut items: mpsc::UnboundedReceiver<Item
                     Item::Say(shard, _) if told[shard] != connection => continue,
                     Item::Say(_, said) => said,
                 };
-                if let Err(error) = peer.notify_in_turn(method::SAY, Priority::Normal, Bytes::new(), said).await {
+                let Parcel { meta, data } = said;
+                if let Err(error) = peer.notify_in_turn(method::SAY, Priority::Normal, meta, data).await {
                     // Whatever the reason, it did not arrive: only a new connection can follow.
                     tracing::debug!(%osd, %error, "a message could not be sent");
                     peer.close("a message could not be sent");

@@ -23,7 +23,7 @@ use nacre_net::tls::{self, Credentials, TlsClient, Trust};
 use nacre_pg::io::{Report, Request};
 use nacre_pg::state::Config;
 use nacre_pg::view::View;
-use nacre_pg::wire::Told;
+use nacre_pg::wire::{Parcel, Told};
 use nacre_proto::ids::{Epoch, OsdId, PgId, SessionId, Uuid};
 use nacre_proto::status::{Retry, Status};
 use nacre_proto::v1::map_command::Verb as Map;
@@ -191,7 +191,7 @@ enum Ask {
 }
 
 impl Outside for Out {
-    fn say(&self, to: OsdId, said: Bytes) {
+    fn say(&self, to: OsdId, said: Parcel) {
         self.couriers.say(self.shard, to, said);
     }
     fn mark(&self, to: OsdId, connection: u64) {

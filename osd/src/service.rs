@@ -11,7 +11,7 @@ use nacre_net::identity::gate::{Caller, Denied};
 use nacre_net::identity::{Access, Gate, Identity, Ops, Service};
 use nacre_pg::format::{Codec, FormatError};
 use nacre_pg::op::Op;
-use nacre_pg::wire::{self, Ask, List, Look, PgLine, Said, Tell, Told, method};
+use nacre_pg::wire::{self, Ask, List, Look, Parcel, PgLine, Said, Tell, Told, method};
 use nacre_proto::ids::{OsdId, PgId, SessionId};
 use nacre_proto::status::{Code, Status};
 use tokio::sync::mpsc;
@@ -57,9 +57,15 @@ fn needs(ops: &[Op]) -> Ops {
     })
 }
 
-fn decoded<T: Codec>(data: &Bytes) -> Result<T, Status> {
-    wire::decode(data)
+fn decoded<T: Codec>(meta: &Bytes, data: &Bytes) -> Result<T, Status> {
+    wire::decode(meta, data)
         .map_err(|error: FormatError| Status::new(Code::Invalid, format!("the message is not understood: {error}")))
+}
+
+/// Answers with a value.
+pub fn answer<T: Codec>(responder: Responder, value: &T) {
+    let Parcel { meta, data } = wire::encode(value);
+    responder.ok(meta, data, None);
 }
 
 impl Desk {
@@ -100,7 +106,8 @@ impl Desk {
     pub fn tell(&self, session: SessionId, told: &Told) {
         let peer = self.sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&session.0).cloned();
         let Some(peer) = peer else { return };
-        if let Err(error) = peer.notify(method::TOLD, Priority::Normal, Bytes::new(), wire::encode(told)) {
+        let Parcel { meta, data } = wire::encode(told);
+        if let Err(error) = peer.notify(method::TOLD, Priority::Normal, meta, data) {
             tracing::debug!(session = session.0, %error, "a watcher was not told");
         }
     }
@@ -108,7 +115,7 @@ impl Desk {
     fn ask(&self, call: &Call) -> Result<Wanted, Status> {
         match call.method {
             method::ASK => {
-                let ask: Ask = decoded(&call.data)?;
+                let ask: Ask = decoded(&call.meta, &call.data)?;
                 self.admit(call, "objects", needs(&ask.ops), ask.pg, &ask.oid.namespace)?;
                 for op in &ask.ops {
                     // What is copied is read on the caller's behalf.
@@ -127,17 +134,17 @@ impl Desk {
                 }
             }
             method::LIST => {
-                let list: List = decoded(&call.data)?;
+                let list: List = decoded(&call.meta, &call.data)?;
                 self.admit(call, "list", Ops::READ, list.pg, b"")?;
                 Ok(Wanted::List(list))
             }
             method::LOOK => {
-                let look: Look = decoded(&call.data)?;
+                let look: Look = decoded(&call.meta, &call.data)?;
                 self.admit_operator(call, "pg look", Ops::READ)?;
                 Ok(Wanted::Look(look))
             }
             method::TELL => {
-                let tell: Tell = decoded(&call.data)?;
+                let tell: Tell = decoded(&call.meta, &call.data)?;
                 self.admit_operator(call, "pg order", Ops::ADMIN)?;
                 Ok(Wanted::Tell(tell))
             }
@@ -167,7 +174,7 @@ fn look_at(shards: &Shards, look: &Look, responder: Responder) {
             lines.extend(part);
         }
         lines.sort_by_key(|line: &PgLine| line.pg);
-        responder.ok(Bytes::new(), wire::encode(&lines), None);
+        answer(responder, &lines);
     });
 }
 
@@ -208,7 +215,7 @@ impl Handler for Guest {
             self.desk.refuse(&peer.info().identity, &what, "only OSDs speak to placement groups directly");
             return peer.close("only OSDs speak to placement groups directly");
         };
-        match decoded::<Said>(&notice.data) {
+        match decoded::<Said>(&notice.meta, &notice.data) {
             Ok(said) => self.desk.shards.send(said.pg, Event::Said(from, said)),
             Err(status) => {
                 // A message lost is a connection lost: groups rely on getting all of them.

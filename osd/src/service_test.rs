@@ -144,7 +144,7 @@ impl Stage {
             snapc: SnapContext::default(),
             ops,
         };
-        Request::new(method::ASK, Bytes::new()).with_data(wire::encode(&ask))
+        asking(method::ASK, wire::encode(&ask))
     }
 
     /// Each sort of request: its name, what suffices for it, what is just too little, and the request.
@@ -154,18 +154,21 @@ impl Stage {
         let copy = Op::CopyFrom { from: self.object(1), version: None };
         let list = List { pg, epoch: Epoch(1), after: None, max: 1 };
         let tell = Tell { pg, order: Order::Scrub { deep: false } };
-        let of = |method, data| Request::new(method, Bytes::new()).with_data(data);
         vec![
             ("read", "osd r pool=vms", "osd wx pool=vms", self.ask(OWN, vec![Op::Stat])),
             ("write", "osd w pool=vms namespace=bob", "osd rx pool=vms", self.ask(OWN, vec![Op::Remove])),
             ("read and write", "osd rw pool=vms", "osd w pool=vms", self.ask(OWN, vec![Op::Stat, Op::Remove])),
             ("call a class", "osd x pool=v*", "osd rw pool=vms", self.ask(OWN, vec![call])),
             ("copy", "osd w pool=vms; osd r pool=other", "osd rw pool=vms", self.ask(OWN, vec![copy])),
-            ("list", "osd r pool=vms", "osd r pool=vms namespace=bob", of(method::LIST, wire::encode(&list))),
-            ("look", "osd r", "osd r pool=vms", of(method::LOOK, wire::encode(&Look { only: None }))),
-            ("order", "osd a", "osd rwx", of(method::TELL, wire::encode(&tell))),
+            ("list", "osd r pool=vms", "osd r pool=vms namespace=bob", asking(method::LIST, wire::encode(&list))),
+            ("look", "osd r", "osd r pool=vms", asking(method::LOOK, wire::encode(&Look { only: None }))),
+            ("order", "osd a", "osd rwx", asking(method::TELL, wire::encode(&tell))),
         ]
     }
+}
+
+fn asking(method: u16, Parcel { meta, data }: Parcel) -> Request {
+    Request::new(method, meta).with_data(data)
 }
 
 fn code(reply: Result<nacre_net::conn::Reply, CallError>) -> Code {

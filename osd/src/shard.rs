@@ -31,7 +31,7 @@ use nacre_pg::object::{ObjectInfo, is_temp};
 use nacre_pg::op::{OpId, Reply};
 use nacre_pg::state::Config;
 use nacre_pg::view::{View, pg_of_hash};
-use nacre_pg::wire::{self, Ask, List, Listed, Look, PgLine, Said, Told};
+use nacre_pg::wire::{self, Ask, List, Listed, Look, Parcel, PgLine, Said, Told};
 use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, SessionId, SnapId, Uuid};
 use nacre_proto::status::{Code, Status};
 use nacre_proto::txn::Transaction;
@@ -52,6 +52,7 @@ use room::{RETRY, Scrubbed, Stuck};
 
 use crate::load::{Load, Meter};
 use crate::reads;
+use crate::service::answer;
 use crate::shards::Shards;
 use crate::sight::{History, Sight};
 use crate::slots::Slot;
@@ -110,7 +111,7 @@ impl Event {
 /// What groups want from beyond their store and their clients. The daemon's side of a shard.
 pub trait Outside: Send {
     /// Say this to another OSD.
-    fn say(&self, to: OsdId, said: Bytes);
+    fn say(&self, to: OsdId, said: Parcel);
     /// Groups are being told that messages were lost: what is said from now on goes over this connection.
     fn mark(&self, to: OsdId, connection: u64);
     /// Ask the monitors, on behalf of a group in the interval that began at this epoch.
@@ -540,7 +541,7 @@ impl<O: Outside> Shard<O> {
             if let Some((writes, bytes, micros)) = self.load.end(&meter, reply) {
                 self.pace.answered(self.stepped, writes, bytes, micros);
             }
-            responder.ok(Bytes::new(), wire::encode(reply), None);
+            answer(responder, reply);
         }
     }
 
@@ -576,7 +577,7 @@ impl<O: Outside> Shard<O> {
             None => {
                 let again = Reply::Again { epoch: self.epoch() };
                 self.load.end(&meter, &again);
-                responder.ok(Bytes::new(), wire::encode(&again), None);
+                answer(responder, &again);
             }
         }
     }
@@ -588,10 +589,10 @@ impl<O: Outside> Shard<O> {
         }
         let serves = self.groups.get(&list.pg).filter(|(_, group)| group.state() == "active");
         let Some((_, group)) = serves else {
-            return responder.ok(Bytes::new(), wire::encode(&Listed::Again { epoch: self.epoch() }), None);
+            return answer(responder, &Listed::Again { epoch: self.epoch() });
         };
         match listed(&*self.store, group, &list) {
-            Ok(answer) => responder.ok(Bytes::new(), wire::encode(&answer), None),
+            Ok(listed) => answer(responder, &listed),
             Err(error) => responder.fail(&Status::new(Code::Corrupt, format!("pg {}: {error}", list.pg))),
         }
     }

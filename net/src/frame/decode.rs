@@ -1,8 +1,12 @@
 //! A stream of bytes into frames, without a socket: ask [`Decoder::target`] where to read to, say what was read with
 //! [`Decoder::filled`], take frames with [`Decoder::next`].
 //!
-//! Invariants: memory is bounded by one read buffer and one frame within the limits; nothing is allocated for a frame
+//! Invariants: memory is bounded by one read buffer and one frame within the limits, and by [`KEPT`] for all decoders of a
+//! thread together; nothing is allocated for a frame
 //! before its header was checked and its admission granted; after an error no frame comes out any more.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
 
 use bytes::buf::Limit;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
@@ -38,6 +42,39 @@ pub struct Decoder {
     chunk: usize,
     pub(super) state: State,
     frames: u64,
+}
+
+/// So many bytes of large data that has come are remembered by a thread, to be used again once nobody has them any more:
+/// memory that is fresh to the process costs as much as the copy into it.
+const KEPT: usize = 16 << 20;
+
+thread_local! {
+    static LARGE: RefCell<VecDeque<Bytes>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Remembers a buffer; the oldest are forgotten.
+fn keep(data: &Bytes) {
+    LARGE.with_borrow_mut(|kept| {
+        kept.push_back(data.clone());
+        while kept.iter().map(Bytes::len).sum::<usize>() > KEPT {
+            kept.pop_front();
+        }
+    });
+}
+
+/// One of them that is free and has room for so much, but not for many times as much. Else a new one.
+fn large(len: usize) -> BytesMut {
+    let again = LARGE.with_borrow_mut(|kept| {
+        let fits = |data: &Bytes| data.len() >= len && data.len() / 4 <= len && data.is_unique();
+        kept.remove(kept.iter().position(fits)?)?.try_into_mut().ok()
+    });
+    match again {
+        Some(mut buffer) => {
+            buffer.clear();
+            buffer
+        }
+        None => aligned(len),
+    }
 }
 
 /// An empty buffer whose next byte lies at a multiple of [`ALIGNMENT`], with room for `len` bytes.
@@ -131,6 +168,7 @@ impl Decoder {
         if self.buffer.is_empty() && matches!(self.state, State::Header) {
             self.buffer = BytesMut::new();
             self.chunk = SMALLEST;
+            LARGE.with_borrow_mut(|kept| *kept = VecDeque::new());
         }
     }
 
@@ -179,7 +217,7 @@ impl Decoder {
                     if checksum(&meta) != header.meta_crc {
                         return self.broken(FrameError::MetaChecksum);
                     }
-                    let mut body = aligned(header.data_len as usize);
+                    let mut body = large(header.data_len as usize);
                     let here = self.buffer.len().min(header.data_len as usize);
                     body.extend_from_slice(&self.buffer[..here]);
                     self.buffer.advance(here);
@@ -199,7 +237,9 @@ impl Decoder {
                     if crc.finalize() != header.data_crc {
                         return self.broken(FrameError::DataChecksum);
                     }
-                    return self.done(header, meta, body.freeze());
+                    let data = body.freeze();
+                    keep(&data);
+                    return self.done(header, meta, data);
                 }
             }
         }

@@ -211,3 +211,27 @@ fn the_bytes_of_version_1_read_as_ever() {
     let stored = std::fs::read(path).expect("fixtures/net/frames-1.bin");
     assert_eq!(decode(&stored, &[], Limits::default()), (frames.to_vec(), None));
 }
+
+#[test]
+fn large_data_reuses_memory_that_nobody_has_any_more() {
+    let bytes = |id: u64, len: usize| bytes_of(&[frame(Kind::Request, id, b"", &vec![id as u8; len])]);
+    let mut decoder = Decoder::new(Limits::default());
+    let mut read = |id: u64, len: usize| {
+        decoder.feed(&bytes(id, len));
+        let data = decoder.next(&mut |_| true).unwrap().unwrap().data;
+        assert!(data.len() == len && data.iter().all(|byte| *byte == id as u8));
+        assert_eq!(data.as_ptr() as usize % ALIGNMENT, 0);
+        data
+    };
+    let first = read(1, 1 << 20);
+    let part = first.slice(100..200);
+    let place = first.as_ptr();
+    drop(first);
+    let second = read(2, 1 << 20);
+    assert_ne!(second.as_ptr(), place, "a part of it is still in somebody's hands");
+    drop(part);
+    let third = read(3, (1 << 20) - 1);
+    assert_eq!(third.as_ptr(), place);
+    drop(third);
+    assert_ne!(read(4, ALIGNED_FROM).as_ptr(), place, "a little does not hold on to much");
+}

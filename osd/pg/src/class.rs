@@ -24,7 +24,7 @@ use bytes::Bytes;
 
 use crate::exec::{Stop, Workspace};
 pub use crate::format::Codec;
-use crate::format::Reader;
+use crate::format::{Pen, Reader};
 use crate::object::CLASS;
 use crate::op::OpError;
 
@@ -129,9 +129,10 @@ const VERSION: u8 = 1;
 
 /// Bytes of an input or output.
 pub fn encode<T: Codec>(value: &T) -> Bytes {
-    let mut out = vec![VERSION];
+    let mut out = Pen::new();
+    out.push(VERSION);
     value.put(&mut out);
-    Bytes::from(out)
+    out.into_bytes()
 }
 
 /// Reads an input or output; none if it is not one.

@@ -1,5 +1,8 @@
 //! Bytes of what a placement group keeps in its store: a small positional codec and sealed records (magic, version,
 //! checksum). It knows bytes only; each type says its own fields beside itself.
+//!
+//! What travels is written with the same codec, but need not be copied for it: a payload of [`APART`] bytes and more may
+//! stand beside the run of bytes, which then holds its length alone, marked by the highest bit. Records never do that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,22 +40,94 @@ pub enum FormatError {
     Tag(u8),
 }
 
+/// Payloads of this size and more stand beside the run of bytes, where that is wanted. Below it a copy is cheaper.
+pub const APART: usize = 1024;
+/// In a payload's length: it stands beside.
+const BESIDE: u32 = 1 << 31;
+
+/// What values are written into: a run of bytes, and payloads beside it.
+#[derive(Debug, Default)]
+pub struct Pen {
+    bytes: Vec<u8>,
+    /// In the order of their lengths; none if all goes into the run.
+    beside: Option<Vec<Bytes>>,
+}
+
+impl Pen {
+    /// Everything goes into one run of bytes.
+    pub fn new() -> Pen {
+        Pen { bytes: Vec::with_capacity(256), beside: None }
+    }
+
+    /// Large payloads go beside it.
+    pub fn sparing() -> Pen {
+        Pen { beside: Some(Vec::new()), ..Pen::new() }
+    }
+
+    /// Appends a byte.
+    pub fn push(&mut self, byte: u8) {
+        self.bytes.push(byte);
+    }
+
+    /// Appends bytes.
+    pub fn extend(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The run, and what stands beside it.
+    pub fn done(self) -> (Vec<u8>, Vec<Bytes>) {
+        (self.bytes, self.beside.unwrap_or_default())
+    }
+
+    /// The run of a pen that puts nothing beside.
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from(self.bytes)
+    }
+
+    fn len(&mut self, n: usize) {
+        // Nothing the core keeps comes near 2 GiB; a longer one is a bug that must not be written.
+        assert!(n < BESIDE as usize, "record of {n} elements");
+        self.extend(&(n as u32).to_le_bytes());
+    }
+
+    fn payload(&mut self, bytes: &Bytes) {
+        match &mut self.beside {
+            Some(beside) if bytes.len() >= APART => {
+                assert!(bytes.len() < BESIDE as usize, "payload of {} bytes", bytes.len());
+                beside.push(bytes.clone());
+                self.extend(&(bytes.len() as u32 | BESIDE).to_le_bytes());
+            }
+            _ => {
+                self.len(bytes.len());
+                self.extend(bytes);
+            }
+        }
+    }
+}
+
 /// A cursor over bytes being decoded. Lengths are checked before anything is allocated.
 pub struct Reader<'a> {
     buf: &'a [u8],
     /// The buffer that `buf` lies in, if payloads may share it.
     whole: Option<&'a Bytes>,
+    /// Payloads that stand beside the run, one behind the other, as far as they are not read yet.
+    beside: Bytes,
 }
 
 impl<'a> Reader<'a> {
     /// Over all of `buf`.
     pub fn new(buf: &'a [u8]) -> Self {
-        Reader { buf, whole: None }
+        Reader { buf, whole: None, beside: Bytes::new() }
     }
 
     /// Over all of `whole`; payloads that are read keep it alive instead of being copied.
     pub fn shared(whole: &'a Bytes) -> Self {
-        Reader { buf: whole, whole: Some(whole) }
+        Reader { buf: whole, whole: Some(whole), beside: Bytes::new() }
+    }
+
+    /// Over a run and the payloads beside it, which are kept alive instead of being copied.
+    pub fn beside(run: &'a [u8], payloads: Bytes) -> Self {
+        Reader { buf: run, whole: None, beside: payloads }
     }
 
     /// The next `n` bytes.
@@ -76,14 +151,31 @@ impl<'a> Reader<'a> {
 
     /// Nothing may be left.
     pub fn finish(self) -> Result<(), FormatError> {
-        if self.buf.is_empty() { Ok(()) } else { Err(FormatError::Long(self.buf.len())) }
+        match self.buf.len() + self.beside.len() {
+            0 => Ok(()),
+            left => Err(FormatError::Long(left)),
+        }
+    }
+
+    fn payload(&mut self) -> Result<Bytes, FormatError> {
+        let len = u32::get(self)?;
+        if len & BESIDE != 0 {
+            let len = (len & !BESIDE) as usize;
+            return if len > self.beside.len() { Err(FormatError::Short) } else { Ok(self.beside.split_to(len)) };
+        }
+        let bytes = self.take(len as usize)?;
+        Ok(match self.whole {
+            // A few bytes are cheaper to copy than the whole frame is to keep.
+            Some(whole) if bytes.len() > 256 => whole.slice_ref(bytes),
+            _ => Bytes::copy_from_slice(bytes),
+        })
     }
 }
 
 /// A value with one byte form.
 pub trait Codec: Sized {
     /// Appends the form.
-    fn put(&self, out: &mut Vec<u8>);
+    fn put(&self, out: &mut Pen);
     /// Reads it back.
     fn get(r: &mut Reader<'_>) -> Result<Self, FormatError>;
 }
@@ -91,8 +183,8 @@ pub trait Codec: Sized {
 macro_rules! numbers {
     ($($t:ty),*) => {$(
         impl Codec for $t {
-            fn put(&self, out: &mut Vec<u8>) {
-                out.extend_from_slice(&self.to_le_bytes());
+            fn put(&self, out: &mut Pen) {
+                out.extend(&self.to_le_bytes());
             }
             fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
                 Ok(<$t>::from_le_bytes(r.array()?))
@@ -103,7 +195,7 @@ macro_rules! numbers {
 numbers!(u8, u32, u64, i64);
 
 impl<T: Codec> Codec for std::sync::Arc<T> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Pen) {
         T::put(self, out);
     }
     fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
@@ -112,7 +204,7 @@ impl<T: Codec> Codec for std::sync::Arc<T> {
 }
 
 impl<T: Codec> Codec for Box<T> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Pen) {
         T::put(self, out);
     }
     fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
@@ -121,9 +213,9 @@ impl<T: Codec> Codec for Box<T> {
 }
 
 impl Codec for String {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_len(self.len(), out);
-        out.extend_from_slice(self.as_bytes());
+    fn put(&self, out: &mut Pen) {
+        out.len(self.len());
+        out.extend(self.as_bytes());
     }
     fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
         let n = r.count()?;
@@ -134,7 +226,7 @@ impl Codec for String {
 macro_rules! newtypes {
     ($($t:ident),*) => {$(
         impl Codec for $t {
-            fn put(&self, out: &mut Vec<u8>) {
+            fn put(&self, out: &mut Pen) {
                 self.0.put(out);
             }
             fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
@@ -150,7 +242,7 @@ newtypes!(Epoch, OsdId, PoolId, SessionId, SnapId, Time, Duration);
 macro_rules! codec_struct {
     ($t:ident { $($f:ident),* $(,)? }) => {
         impl $crate::format::Codec for $t {
-            fn put(&self, out: &mut Vec<u8>) {
+            fn put(&self, out: &mut $crate::format::Pen) {
                 $( $crate::format::Codec::put(&self.$f, out); )*
             }
             fn get(r: &mut $crate::format::Reader<'_>) -> Result<Self, $crate::format::FormatError> {
@@ -166,7 +258,7 @@ macro_rules! codec_struct {
 macro_rules! codec_enum {
     ($t:ident { $( $tag:literal => $v:ident { $($f:tt : $b:ident),* } ),* $(,)? }) => {
         impl $crate::format::Codec for $t {
-            fn put(&self, out: &mut Vec<u8>) {
+            fn put(&self, out: &mut $crate::format::Pen) {
                 match self { $(
                     $t::$v { $($f: $b),* } => {
                         out.push($tag);
@@ -192,7 +284,7 @@ codec_struct!(PgId { pool, seed });
 codec_struct!(ObjectId { pool, hash, namespace, name, snap });
 
 impl Codec for bool {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Pen) {
         out.push(u8::from(*self));
     }
     fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
@@ -205,30 +297,17 @@ impl Codec for bool {
 }
 
 impl Codec for Bytes {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_len(self.len(), out);
-        out.extend_from_slice(self);
+    fn put(&self, out: &mut Pen) {
+        out.payload(self);
     }
     fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
-        let n = r.count()?;
-        let bytes = r.take(n)?;
-        Ok(match r.whole {
-            // A few bytes are cheaper to copy than the whole frame is to keep.
-            Some(whole) if n > 256 => whole.slice_ref(bytes),
-            _ => Bytes::copy_from_slice(bytes),
-        })
+        r.payload()
     }
-}
-
-fn put_len(n: usize, out: &mut Vec<u8>) {
-    // Nothing the core keeps comes near 4 GiB; a longer one is a bug that must not be written.
-    assert!(n <= u32::MAX as usize, "record of {n} elements");
-    out.extend_from_slice(&(n as u32).to_le_bytes());
 }
 
 impl<T: Codec> Codec for Vec<T> {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_len(self.len(), out);
+    fn put(&self, out: &mut Pen) {
+        out.len(self.len());
         self.iter().for_each(|x| x.put(out));
     }
     fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
@@ -238,8 +317,8 @@ impl<T: Codec> Codec for Vec<T> {
 }
 
 impl<T: Codec + Ord> Codec for BTreeSet<T> {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_len(self.len(), out);
+    fn put(&self, out: &mut Pen) {
+        out.len(self.len());
         self.iter().for_each(|x| x.put(out));
     }
     fn get(r: &mut Reader<'_>) -> Result<Self, FormatError> {
@@ -249,8 +328,8 @@ impl<T: Codec + Ord> Codec for BTreeSet<T> {
 }
 
 impl<K: Codec + Ord, V: Codec> Codec for BTreeMap<K, V> {
-    fn put(&self, out: &mut Vec<u8>) {
-        put_len(self.len(), out);
+    fn put(&self, out: &mut Pen) {
+        out.len(self.len());
         for (k, v) in self {
             k.put(out);
             v.put(out);
@@ -263,7 +342,7 @@ impl<K: Codec + Ord, V: Codec> Codec for BTreeMap<K, V> {
 }
 
 impl<T: Codec> Codec for Option<T> {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Pen) {
         match self {
             None => out.push(0),
             Some(x) => {
@@ -282,7 +361,7 @@ impl<T: Codec> Codec for Option<T> {
 }
 
 impl<A: Codec, B: Codec> Codec for (A, B) {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Pen) {
         self.0.put(out);
         self.1.put(out);
     }
@@ -322,25 +401,25 @@ const HEAD: usize = 7;
 
 /// Wraps a value: magic, version, checksum of the body, body.
 pub fn seal<T: Codec>(kind: Kind, value: &T) -> Bytes {
-    let mut out = Vec::with_capacity(256);
+    let mut out = Pen::new();
     write_sealed(kind, value, &mut out);
-    Bytes::from(out)
+    out.into_bytes()
 }
 
 /// As [`seal`], by way of a buffer that is used again and again.
-pub(crate) fn seal_with<T: Codec>(pen: &mut Vec<u8>, kind: Kind, value: &T) -> Bytes {
-    pen.clear();
+pub(crate) fn seal_with<T: Codec>(pen: &mut Pen, kind: Kind, value: &T) -> Bytes {
+    pen.bytes.clear();
     write_sealed(kind, value, pen);
-    Bytes::copy_from_slice(pen)
+    Bytes::copy_from_slice(&pen.bytes)
 }
 
-fn write_sealed<T: Codec>(kind: Kind, value: &T, out: &mut Vec<u8>) {
-    out.extend_from_slice(&(kind as u16).to_le_bytes());
+fn write_sealed<T: Codec>(kind: Kind, value: &T, out: &mut Pen) {
+    out.extend(&(kind as u16).to_le_bytes());
     out.push(VERSION);
-    out.extend_from_slice(&[0; 4]);
+    out.extend(&[0; 4]);
     value.put(out);
-    let sum = crc32fast::hash(&out[HEAD..]).to_le_bytes();
-    out[3..HEAD].copy_from_slice(&sum);
+    let sum = crc32fast::hash(&out.bytes[HEAD..]).to_le_bytes();
+    out.bytes[3..HEAD].copy_from_slice(&sum);
 }
 
 /// Unwraps what [`seal`] made.

@@ -41,7 +41,7 @@ pub struct Dup {
 }
 
 impl crate::format::Codec for Outcome {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut crate::format::Pen) {
         match self {
             Ok(results) => {
                 out.push(0);
@@ -475,9 +475,10 @@ pub struct Merge {
 
 /// Encodes a key of the collection's small values: a letter for the kind, then the key.
 pub(crate) fn meta_key<K: crate::format::Codec>(kind: u8, key: &K) -> Bytes {
-    let mut out = vec![kind];
+    let mut out = crate::format::Pen::new();
+    out.push(kind);
     key.put(&mut out);
-    Bytes::from(out)
+    out.into_bytes()
 }
 
 #[cfg(test)]

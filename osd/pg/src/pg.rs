@@ -223,7 +223,7 @@ pub(crate) struct Desk {
     /// In the order submitted, which is the order in which they become durable.
     commits: VecDeque<(TxnId, Epoch, OnCommit)>,
     /// Records are written here before they are copied to where they go.
-    pen: Vec<u8>,
+    pen: crate::format::Pen,
     reads: BTreeMap<ReadId, (Epoch, Vec<ReadItem>, OnRead)>,
     on_disk: bool,
 }

@@ -1,14 +1,18 @@
 //! Bytes of what travels: messages between replicas, requests of clients and their answers. One envelope for all:
 //! a version byte, then the fields in order. The frame around them carries length and checksum, so neither is repeated
-//! here. Payloads are not copied when read: they share the frame's buffer.
+//! here.
 //!
-//! A version byte other than [`VERSION`] is refused with both numbers named.
+//! A message with a payload of [`crate::format::APART`] bytes or more is a frame's metadata, and its payloads are the frame's data: so the
+//! one of a write or of a read is copied neither when it is written nor when it is read, and the receiver finds it at the
+//! start of the data, aligned for a device. Every other message is the frame's data as a whole.
+//!
+//! A version byte that belongs to neither form is refused with both numbers named.
 
 use bytes::Bytes;
 use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, Version};
 use nacre_proto::txn::{Compression, TxnOp, WriteHint};
 
-use crate::format::{Codec, FormatError, Reader};
+use crate::format::{Codec, FormatError, Pen, Reader};
 use crate::io::Order;
 use crate::log::ReqId;
 use crate::msg::{Body, Chunk, PeerMsg, ScrubLine};
@@ -18,6 +22,10 @@ use crate::{codec_enum, codec_struct};
 /// Version 2: pieces of objects may name ranges to be taken from a clone, and a scrub that is due is told from an
 /// operator's. Nothing of this reaches a disk, so version 1 is no longer read.
 pub const VERSION: u8 = 2;
+/// The same fields, with payloads apart.
+pub const VERSION_APART: u8 = 3;
+/// A message with payloads apart is at most so long without them: peers accept no more metadata.
+const META_MAX: usize = 1 << 20;
 
 codec_enum!(Compression { 0 => Lz4 {}, 1 => Zstd {} });
 codec_struct!(WriteHint { compressible, cold });
@@ -160,23 +168,50 @@ pub struct Said {
 }
 codec_struct!(Said { pg, msg });
 
-/// Puts a value into its envelope.
-pub fn encode<T: Codec>(value: &T) -> Bytes {
-    let mut out = Vec::with_capacity(256);
-    out.push(VERSION);
-    value.put(&mut out);
-    Bytes::from(out)
+/// A message as a frame takes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parcel {
+    /// The message, if payloads stand apart from it.
+    pub meta: Bytes,
+    /// The payloads, or the whole message.
+    pub data: Bytes,
 }
 
-/// Takes it out again. Payloads share `bytes`.
-pub fn decode<T: Codec>(bytes: &Bytes) -> Result<T, FormatError> {
-    let mut reader = Reader::shared(bytes);
-    let version = u8::get(&mut reader)?;
-    if version > VERSION {
-        return Err(FormatError::TooNew { known: VERSION, found: version });
+/// Puts a value into its envelope.
+pub fn encode<T: Codec>(value: &T) -> Parcel {
+    let mut pen = Pen::sparing();
+    pen.push(VERSION_APART);
+    value.put(&mut pen);
+    let (mut run, mut beside) = pen.done();
+    let data = match beside.len() {
+        0 => {
+            run[0] = VERSION;
+            return Parcel { meta: Bytes::new(), data: Bytes::from(run) };
+        }
+        _ if run.len() > META_MAX => {
+            let mut pen = Pen::new();
+            pen.push(VERSION);
+            value.put(&mut pen);
+            return Parcel { meta: Bytes::new(), data: pen.into_bytes() };
+        }
+        1 => beside.pop().unwrap_or_default(),
+        _ => Bytes::from(beside.concat()),
+    };
+    Parcel { meta: Bytes::from(run), data }
+}
+
+/// Takes it out again. Payloads share the frame's data.
+pub fn decode<T: Codec>(meta: &Bytes, data: &Bytes) -> Result<T, FormatError> {
+    let (mut reader, known) = match meta.is_empty() {
+        true => (Reader::shared(data), VERSION),
+        false => (Reader::beside(meta, data.clone()), VERSION_APART),
+    };
+    let found = u8::get(&mut reader)?;
+    if found > known {
+        return Err(FormatError::TooNew { known, found });
     }
-    if version < VERSION {
-        return Err(FormatError::TooOld { known: VERSION, found: version });
+    if found < known {
+        return Err(FormatError::TooOld { known, found });
     }
     let value = T::get(&mut reader)?;
     reader.finish()?;

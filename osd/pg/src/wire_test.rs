@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use nacre_proto::ids::{OsdId, PoolId, SessionId, SnapId, Version};
 
 use super::*;
+use crate::format::APART;
 use crate::io::{Duration, SlotKind, Time};
 use crate::log::{Change, Delta, Dup, Dups, LogEntry, LogPart, Missing, MissingItem};
 use crate::msg::{CopyAsk, CopyCursor, CopyIs, Cursor, Rep, Shared};
@@ -213,17 +214,40 @@ fn said() -> Vec<Said> {
 
 /// Comes back the same; no prefix is taken for the whole; no flipped bit does worse than another value or an error.
 fn holds<T: Codec + PartialEq + Debug>(value: &T) -> Bytes {
-    let bytes = encode(value);
-    assert_eq!(&decode::<T>(&bytes).unwrap(), value);
-    for len in 0..bytes.len() {
-        assert!(decode::<T>(&bytes.slice(..len)).is_err(), "{len} of {} bytes were taken for {value:?}", bytes.len());
+    let Parcel { meta, data } = encode(value);
+    assert!(meta.is_empty(), "nothing in {value:?} is so large that it stands apart");
+    assert_eq!(&decode::<T>(&meta, &data).unwrap(), value);
+    for len in 0..data.len() {
+        let short = decode::<T>(&meta, &data.slice(..len));
+        assert!(short.is_err(), "{len} of {} bytes were taken for {value:?}", data.len());
     }
-    for at in 0..bytes.len() {
-        let mut bad = bytes.to_vec();
+    for at in 0..data.len() {
+        let mut bad = data.to_vec();
         bad[at] ^= 0x80;
-        let _either = decode::<T>(&bad.into());
+        let _either = decode::<T>(&meta, &bad.into());
     }
-    bytes
+    data
+}
+
+/// The same for one of which something stands apart: meta and data.
+fn holds_apart<T: Codec + PartialEq + Debug>(value: &T) -> Parcel {
+    let Parcel { meta, data } = encode(value);
+    assert!(!meta.is_empty());
+    assert_eq!(&decode::<T>(&meta, &data).unwrap(), value);
+    for len in 1..meta.len() {
+        assert!(decode::<T>(&meta.slice(..len), &data).is_err(), "{len} of {} bytes of meta were taken", meta.len());
+    }
+    for len in [0, 1, data.len() / 2, data.len() - 1] {
+        assert!(decode::<T>(&meta, &data.slice(..len)).is_err(), "{len} of {} bytes of data were taken", data.len());
+    }
+    let longer: Bytes = [&data[..], b"more"].concat().into();
+    assert_eq!(decode::<T>(&meta, &longer), Err(FormatError::Long(4)));
+    for at in 0..meta.len() {
+        let mut bad = meta.to_vec();
+        bad[at] ^= 0x80;
+        let _either = decode::<T>(&bad.into(), &data);
+    }
+    Parcel { meta, data }
 }
 
 #[test]
@@ -282,24 +306,66 @@ fn all_that_travels_comes_back_and_its_bytes_stay_the_same() {
     assert!(kept == now, "bytes of version 2 changed: old peers would not understand them. Raise VERSION instead");
 }
 
+fn asking(ops: Vec<Op>) -> Ask {
+    Ask { ops, ..ask() }
+}
+
+#[test]
+fn large_payloads_stand_apart_and_are_copied_nowhere() {
+    let payload = Bytes::from((0..5000u32).map(|at| at as u8).collect::<Vec<_>>());
+    let write = |data: &Bytes| Op::Write { offset: 4096, data: data.clone() };
+    let value = asking(vec![Op::AssertExists, write(&payload), Op::GetXattr { name: "tag".into() }]);
+    let Parcel { meta, data } = holds_apart(&value);
+    assert_eq!((data.as_ptr(), data.len()), (payload.as_ptr(), payload.len()), "written without a copy");
+    assert!(meta.len() < 256);
+    let back: Ask = decode(&meta, &data).unwrap();
+    let Op::Write { data: read, .. } = &back.ops[1] else { panic!("another operation came back") };
+    assert_eq!(read.as_ptr(), payload.as_ptr(), "read without a copy");
+
+    // One byte less stays in the run; of several each is found again, in order.
+    let limit = Bytes::from(vec![7; APART]);
+    assert!(encode(&asking(vec![write(&limit.slice(1..))])).meta.is_empty());
+    let several = asking(vec![write(&payload), write(&limit.slice(1..)), write(&limit)]);
+    assert_eq!(holds_apart(&several).data.len(), payload.len() + limit.len());
+}
+
+#[test]
+fn a_message_that_is_too_long_for_metadata_goes_whole() {
+    let entries = (0..40_000u32).map(|n| (Bytes::from(format!("key {n:08}")), Bytes::from(vec![1; 30]))).collect();
+    let value = asking(vec![Op::OmapSet { entries }, Op::Append { data: vec![9; 1 << 20].into() }]);
+    let Parcel { meta, data } = encode(&value);
+    assert_eq!((meta.len(), data.len() > 3 << 20), (0, true));
+    assert_eq!(decode::<Ask>(&meta, &data).unwrap(), value);
+}
+
 #[test]
 fn another_version_is_refused_by_its_number() {
-    let mut bytes = encode(&ask()).to_vec();
+    let whole = |bytes: Vec<u8>| decode::<Ask>(&Bytes::new(), &bytes.into());
+    let mut bytes = encode(&ask()).data.to_vec();
     bytes[0] = VERSION + 1;
-    assert_eq!(decode::<Ask>(&bytes.into()), Err(FormatError::TooNew { known: VERSION, found: VERSION + 1 }));
+    assert_eq!(whole(bytes), Err(FormatError::TooNew { known: VERSION, found: VERSION + 1 }));
+    let Parcel { meta, data } = encode(&asking(vec![Op::Append { data: vec![1; APART].into() }]));
+    for found in [VERSION_APART - 1, VERSION_APART + 1] {
+        let other = [&[found], &meta[1..]].concat();
+        let known = VERSION_APART;
+        let why =
+            if found < known { FormatError::TooOld { known, found } } else { FormatError::TooNew { known, found } };
+        assert_eq!(decode::<Ask>(&other.into(), &data), Err(why));
+    }
     // What peers of version 1 say.
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/pg/wire-1.txt");
     let kept = std::fs::read_to_string(path).unwrap();
     let pushed = kept.lines().find_map(|l| l.strip_prefix("peer push ")).unwrap();
     let bytes: Vec<u8> =
         (0..pushed.len()).step_by(2).map(|i| u8::from_str_radix(&pushed[i..i + 2], 16).unwrap()).collect();
-    assert_eq!(decode::<Said>(&bytes.into()), Err(FormatError::TooOld { known: VERSION, found: 1 }));
+    let found = decode::<Said>(&Bytes::new(), &bytes.into());
+    assert_eq!(found, Err(FormatError::TooOld { known: VERSION, found: 1 }));
 }
 
 #[test]
-fn payloads_are_not_copied() {
-    let bytes = encode(&ask());
-    let back: Ask = decode(&bytes).unwrap();
+fn payloads_of_a_whole_message_share_its_buffer() {
+    let bytes = encode(&ask()).data;
+    let back: Ask = decode(&Bytes::new(), &bytes).unwrap();
     let within = bytes.as_ptr() as usize..bytes.as_ptr() as usize + bytes.len();
     let shared = back.ops.iter().filter_map(|op| match op {
         Op::Write { data, .. } | Op::WriteFull { data } | Op::Append { data } => Some(data.as_ptr() as usize),

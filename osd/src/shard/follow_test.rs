@@ -2,12 +2,11 @@
 
 use std::sync::Mutex;
 
-use bytes::Bytes;
 use nacre_maps::ClusterMap;
 use nacre_maps::rules::{self, Asker};
 use nacre_pg::io::Request;
 use nacre_pg::state::Config;
-use nacre_pg::wire::Told;
+use nacre_pg::wire::{Parcel, Told};
 use nacre_proto::ids::{OsdId, PoolId, Stamp, Uuid};
 use nacre_proto::v1::map_command::Verb;
 use nacre_proto::v1::{MapCommand, OsdBoot, PoolCreate, PoolSet};
@@ -25,7 +24,7 @@ const ME: OsdId = OsdId(0);
 struct Nowhere(Mutex<Vec<String>>);
 
 impl Outside for Arc<Nowhere> {
-    fn say(&self, _: OsdId, _: Bytes) {}
+    fn say(&self, _: OsdId, _: Parcel) {}
     fn mark(&self, _: OsdId, _: u64) {}
     fn ask(&self, _: PgId, _: Epoch, _: Request) {}
     fn tell(&self, _: SessionId, _: &Told) {}

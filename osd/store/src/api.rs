@@ -65,8 +65,14 @@ pub trait ObjectStore: Send + Sync {
 
     /// The bytes of a range in one piece, holes as zeros, cut at the object's size.
     fn read_flat(&self, pg: PgId, oid: &ObjectId, offset: u64, len: u64) -> Result<Bytes, StoreError> {
-        let size = self.stat(pg, oid)?.map_or(0, |stat| stat.size);
         let extents = self.read(pg, oid, offset, len)?;
+        // All of it, and no hole: that needs no look at the object's size.
+        if let [only] = extents.as_slice()
+            && only.data.len() as u64 == len
+        {
+            return Ok(only.data.clone());
+        }
+        let size = self.stat(pg, oid)?.map_or(0, |stat| stat.size);
         let end = size.min(offset.saturating_add(len));
         let total = end.saturating_sub(offset);
         if let [only] = extents.as_slice()
@@ -151,8 +157,8 @@ pub struct DataExtent {
     pub offset: u64,
     /// The bytes.
     pub data: Bytes,
-    /// CRC-32 (IEEE) of `data`, to travel with it.
-    pub crc: u32,
+    /// CRC-32 (IEEE) of `data`, to travel with it, where it is known without another look at the bytes.
+    pub crc: Option<u32>,
 }
 
 /// Space of a store.

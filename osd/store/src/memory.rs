@@ -587,7 +587,7 @@ impl ObjectStore for MemoryStore {
                 return Err(StoreError::Corrupt { pg, oid: oid.clone(), offset: block * BLOCK });
             }
             let data = Bytes::from(object.bytes(low, high - low));
-            let crc = crc32fast::hash(&data);
+            let crc = Some(crc32fast::hash(&data));
             extents.push(DataExtent { offset: low, data, crc });
         }
         Ok(extents)

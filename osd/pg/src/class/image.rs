@@ -39,7 +39,7 @@ use nacre_proto::ids::{PoolId, SnapId};
 use super::{Class, Method, Page, Scope, code, encode, input, number_of, numbered, refuse};
 use crate::codec_struct;
 use crate::exec::Stop;
-use crate::format::{Codec, FormatError, Kind, Reader, open, seal};
+use crate::format::{Codec, FormatError, Kind, Pen, Reader, open, seal};
 
 /// Where a clone's bytes come from until it has its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Image {
 }
 
 impl Codec for Image {
-    fn put(&self, out: &mut Vec<u8>) {
+    fn put(&self, out: &mut Pen) {
         let second = self.needs_second();
         self.id.put(out);
         self.name.put(out);
@@ -527,10 +527,7 @@ fn map_set(s: &mut Scope<'_, '_>, raw: &[u8]) -> Result<Bytes, Stop> {
 
 fn child_key(child: &Child) -> Bytes {
     let mut key = numbered(CHILD, child.snap.0).to_vec();
-    let mut pool = Vec::new();
-    child.pool.put(&mut pool);
-    pool.reverse();
-    key.extend_from_slice(&pool);
+    key.extend_from_slice(&child.pool.0.to_be_bytes());
     key.extend_from_slice(&child.image.to_be_bytes());
     key.extend_from_slice(&child.namespace);
     Bytes::from(key)

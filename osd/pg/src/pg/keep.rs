@@ -8,7 +8,7 @@ use nacre_proto::ids::{Epoch, ObjectId, OsdId, PgId, Version};
 use nacre_proto::txn::TxnOp;
 
 use super::{Desk, PlacementGroup, Promise, Role, drifted};
-use crate::format::{Codec, FormatError, Kind, Reader, open, seal, seal_with};
+use crate::format::{Codec, FormatError, Kind, Pen, Reader, open, seal, seal_with};
 use crate::io::Time;
 use crate::log::{Dup, Dups, Log, LogEntry, MissingItem, ReqId, is_rising, meta_key};
 use crate::object::{head_of, temp_of};
@@ -54,7 +54,7 @@ impl PlacementGroup {
                 next_txn: 1,
                 next_read: 1,
                 commits: VecDeque::new(),
-                pen: Vec::new(),
+                pen: Pen::new(),
                 reads: BTreeMap::new(),
                 on_disk: false,
             },

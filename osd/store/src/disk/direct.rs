@@ -10,6 +10,7 @@ use std::ops::{Deref, DerefMut};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use io_uring::{IoUring, opcode, types};
 
@@ -94,6 +95,9 @@ impl AlignedBuf {
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
+        if self.capacity == 0 {
+            return;
+        }
         // SAFETY: the memory came from alloc_zeroed with this very layout and is freed once.
         unsafe { dealloc(self.memory.as_ptr(), Self::layout(self.capacity)) }
     }
@@ -103,7 +107,8 @@ impl Deref for AlignedBuf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the first `len <= capacity` bytes are allocated and initialised (zeroed at least).
+        // SAFETY: the first `len <= capacity` bytes are allocated and initialised (zeroed at least); without memory there
+        // are none.
         unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.len) }
     }
 }
@@ -121,9 +126,80 @@ impl AsRef<[u8]> for AlignedBuf {
     }
 }
 
+/// Without memory of its own.
 impl Default for AlignedBuf {
     fn default() -> Self {
-        Self::with_capacity(0)
+        AlignedBuf { memory: NonNull::dangling(), capacity: 0, len: 0 }
+    }
+}
+
+/// Buffers that large reads use again: fresh memory would be zeroed page by page, twice, for bytes that are overwritten
+/// at once. What is lent comes back when its last reader lets go.
+#[derive(Default)]
+pub(crate) struct Pool {
+    spare: Mutex<Vec<AlignedBuf>>,
+    /// Bytes that it keeps at most.
+    bound: usize,
+}
+
+impl Pool {
+    pub(crate) fn new(bound: usize) -> Arc<Self> {
+        Arc::new(Pool { spare: Mutex::default(), bound })
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<AlignedBuf>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A buffer of this length; what is in it is anything.
+    pub(crate) fn lend(self: &Arc<Self>, len: usize) -> Lent {
+        let mut spare = self.spare();
+        let fits = |buf: &AlignedBuf| buf.capacity >= len && buf.capacity / 4 <= len;
+        let found = spare.iter().position(fits).map(|at| spare.swap_remove(at));
+        drop(spare);
+        let mut buf = found.unwrap_or_default();
+        buf.resize(len);
+        Lent { buf, home: self.clone() }
+    }
+
+    fn back(&self, buf: AlignedBuf) {
+        let mut spare = self.spare();
+        spare.push(buf);
+        while spare.iter().map(AlignedBuf::capacity).sum::<usize>() > self.bound {
+            spare.remove(0);
+        }
+    }
+}
+
+/// A buffer of a [`Pool`].
+pub(crate) struct Lent {
+    buf: AlignedBuf,
+    home: Arc<Pool>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.home.back(std::mem::take(&mut self.buf));
+    }
+}
+
+impl Deref for Lent {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buf
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.buf
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buf
     }
 }
 
@@ -232,6 +308,26 @@ mod tests {
         file.read_exact_at(&mut read, 0).unwrap();
         assert!(read.iter().step_by(2).eq(&data));
         assert_eq!(read.iter().skip(1).step_by(2).max(), Some(&0));
+    }
+
+    #[test]
+    fn a_lent_buffer_comes_back_and_is_lent_again_within_a_bound() {
+        let pool = Pool::new(3 << 20);
+        let first = bytes::Bytes::from_owner(pool.lend(1 << 20));
+        let second = first.slice(5..);
+        let place = first.as_ptr();
+        drop(first);
+        assert_ne!(pool.lend(1 << 20).as_ptr(), place, "somebody still reads it");
+        drop(second);
+        pool.spare().retain(|buf| buf.as_ptr() == place);
+        let again = pool.lend((1 << 20) - 7);
+        assert_eq!((again.as_ptr(), again.len()), (place, (1 << 20) - 7));
+        drop(again);
+        assert_eq!(pool.lend(1 << 19).as_ptr(), place);
+        assert_ne!(pool.lend(1 << 10).as_ptr(), place, "a little does not hold on to much");
+        let many: Vec<_> = (0..5).map(|_| pool.lend(1 << 20)).collect();
+        drop(many);
+        assert_eq!(pool.spare().iter().map(AlignedBuf::capacity).sum::<usize>(), 3 << 20);
     }
 
     #[test]

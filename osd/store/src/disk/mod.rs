@@ -45,7 +45,7 @@ use nacre_proto::txn::Transaction;
 use self::checkpoint::LogIndex;
 use self::commit::Queue;
 use self::device::Device;
-use self::direct::AlignedBuf;
+use self::direct::{AlignedBuf, Pool};
 use self::journal::Journal;
 use self::kv::Kv;
 use self::plan::Plan;
@@ -135,6 +135,8 @@ pub(crate) struct Engine {
     checkpointer: Mutex<LogIndex>,
     /// Blocks on their way down; kept, because memory that is new to the process costs as much as the copy into it.
     laying: Mutex<AlignedBuf>,
+    /// What large reads read into.
+    pool: Arc<Pool>,
     /// Wanted and finished checkpoints. Waits with `turns`.
     turns: Mutex<Turns>,
     turned: Condvar,

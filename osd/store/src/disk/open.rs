@@ -19,7 +19,7 @@ use super::alloc::{Allocator, CHUNK};
 use super::codec::{Put, Take};
 use super::commit::Queue;
 use super::device::{Device, FileDevice};
-use super::direct::AlignedBuf;
+use super::direct::{AlignedBuf, Pool};
 use super::journal::{Journal, START};
 use super::kv::{Kv, KvOp};
 use super::meta::{Applied, Coll};
@@ -163,6 +163,7 @@ impl Engine {
             journal: Mutex::new(journal),
             checkpointer: Mutex::default(),
             laying: Mutex::default(),
+            pool: Pool::new((config.memory / 16) as usize),
             turns: Mutex::new(Turns::default()),
             turned: Condvar::new(),
             poisoned: AtomicBool::new(false),

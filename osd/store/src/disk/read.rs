@@ -29,7 +29,7 @@ const CACHED: u64 = 64 << 10;
 const SMALL: u64 = 16;
 
 thread_local! {
-    static SCRATCH: Cell<AlignedBuf> = Cell::new(AlignedBuf::with_capacity(0));
+    static SCRATCH: Cell<AlignedBuf> = Cell::default();
 }
 
 /// Blocks of one object in a row, and where their bytes are.
@@ -167,9 +167,15 @@ impl Engine {
             }
             let row = &segments[at..past];
             let blocks: u64 = row.iter().map(|segment| segment.len).sum();
-            let mut buf = if blocks <= SMALL { SCRATCH.take() } else { AlignedBuf::with_capacity(0) };
-            buf.resize(blocks as usize * B);
-            let mut rest = &mut buf[..];
+            let (small, len) = (blocks <= SMALL, blocks as usize * B);
+            let (mut scratch, mut lent) = (AlignedBuf::default(), None);
+            let mut rest = if small {
+                scratch = SCRATCH.take();
+                scratch.resize(len);
+                &mut scratch[..]
+            } else {
+                &mut lent.insert(self.pool.lend(len))[..]
+            };
             for segment in row {
                 let (part, tail) = rest.split_at_mut(segment.len as usize * B);
                 match segment.packed {
@@ -192,12 +198,13 @@ impl Engine {
                 [one] if one.len == 1 && one.packed.is_none() => one.crcs.first().copied(),
                 _ => None,
             };
-            let bytes = if blocks <= SMALL {
-                let bytes = Bytes::copy_from_slice(&buf);
-                SCRATCH.set(buf);
-                bytes
-            } else {
-                Bytes::from_owner(buf)
+            let bytes = match lent {
+                Some(lent) => Bytes::from_owner(lent),
+                None => {
+                    let bytes = Bytes::copy_from_slice(&scratch);
+                    SCRATCH.set(scratch);
+                    bytes
+                }
             };
             extents.push(cut(bytes, row[0].block * BLOCK, offset, end, crc));
             at = past;
@@ -372,7 +379,7 @@ fn cut(bytes: Bytes, base: u64, offset: u64, end: u64, crc: Option<u32>) -> Data
     let high = end.min(base + bytes.len() as u64);
     let data = bytes.slice((low - base) as usize..(high - base) as usize);
     // Cutting invalidates the stored checksum; whole blocks keep it.
-    let crc = crc.filter(|_| data.len() == bytes.len()).unwrap_or_else(|| crc32fast::hash(&data));
+    let crc = crc.filter(|_| data.len() == bytes.len());
     DataExtent { offset: low, data, crc }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use nacre_net::alarm::in_step;
 use nacre_net::conn::{Call, Handler, Notice, Peer};
 use nacre_pg::op::{Op, OpResult};
 use nacre_pg::wire::{self, Told, method};
@@ -108,7 +109,7 @@ async fn keep(object: Object, ask: Op, every: Duration) -> Error {
     loop {
         let cluster = object.cluster().clone();
         tokio::select! {
-            () = tokio::time::sleep(every) => {}
+            () = tokio::time::sleep_until(in_step(every)) => {}
             () = cluster.0.disturbed(&object) => {}
         }
         if let Err(error) = object.execute(vec![ask.clone()]).await

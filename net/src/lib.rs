@@ -7,6 +7,7 @@
 //! - [`conn`]: calls, replies and notices on a connection; the rules of sessions.
 //! - [`node`]: a process in the network: listening, dialing, coming back; also in memory.
 //! - [`metrics`]: what is counted.
+//! - [`mod@alarm`]: a clock that wakes an idle process once, not three times.
 //! - [`daemon`]: settings, logs, `/metrics`, admin socket, an orderly start and end.
 //!
 //! What crosses the border of this crate: meaning stays outside. A frame's metadata and data are bytes to it, a method
@@ -14,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alarm;
 pub mod conn;
 pub mod daemon;
 pub mod frame;

@@ -19,6 +19,7 @@ use tokio::time::Sleep;
 use super::serve::Notice;
 use super::shared::{Outgoing, PERMIT, Shared, permits};
 use super::{Budget, Call, Config, End, Handler, NetMetrics, Peer};
+use crate::alarm::in_step;
 use crate::frame::encode::SLICES;
 use crate::frame::{Decoder, Encoder, Frame, HEADER, Header, Kind};
 use crate::identity::UnixTime;
@@ -144,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let seen = trust.as_ref().map_or(0, |t| t.changes());
         let window = (config.window / PERMIT).max(1);
         let mut driver = Driver {
-            tick: Box::pin(tokio::time::sleep(config.tick)),
+            tick: Box::pin(tokio::time::sleep_until(in_step(config.tick))),
             stream,
             handler,
             shared: shared.clone(),
@@ -270,8 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin, H: Handler> Driver<S, H> {
         self.take_orders()?;
         while self.tick.as_mut().poll(cx).is_ready() {
             self.ticked()?;
-            let next = tokio::time::Instant::now() + self.config.tick;
-            self.tick.as_mut().reset(next);
+            self.tick.as_mut().reset(in_step(self.config.tick));
         }
         loop {
             let mut worked = self.goodbye.is_none() && self.read(cx)?;

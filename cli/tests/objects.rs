@@ -84,17 +84,25 @@ impl Running {
     }
 
     fn kill_daemon(&self, name: &str) {
+        self.signal(name, "-KILL");
+    }
+
+    fn signal(&self, name: &str, signal: &str) {
         let pid = std::fs::read_to_string(self.0.path().join(format!("var/pearl/run/{name}.pid"))).unwrap();
-        let killed = Command::new("kill").args(["-9", pid.trim()]).status().unwrap();
-        assert!(killed.success());
+        let sent = Command::new("kill").args([signal, pid.trim()]).status().unwrap();
+        assert!(sent.success());
     }
 
     async fn client(&self) -> Cluster {
+        Cluster::connect(self.settings()).await.unwrap()
+    }
+
+    fn settings(&self) -> Settings {
         let ports = std::fs::read_to_string(self.0.path().join("var/pearl/ports.json")).unwrap();
         let ports: Vec<serde_json::Value> = serde_json::from_str(&ports).unwrap();
         let monitors = ports.iter().filter(|daemon| daemon["name"].as_str().unwrap().starts_with("mon."));
         let monitors: Vec<String> = monitors.map(|daemon| daemon["listens"].as_str().unwrap().to_owned()).collect();
-        Cluster::connect(Settings::of_folder(&self.0.path().join("var/pearl/admin"), monitors).unwrap()).await.unwrap()
+        Settings::of_folder(&self.0.path().join("var/pearl/admin"), monitors).unwrap()
     }
 
     /// Until every pg is clean.
@@ -111,6 +119,22 @@ impl Running {
                 panic!("not clean yet:\n{stdout}{tree}{log}");
             }
         }
+    }
+}
+
+/// A daemon that is stopped, until this is dropped.
+struct Frozen<'a>(&'a Running, &'static str);
+
+impl<'a> Frozen<'a> {
+    fn new(running: &'a Running, name: &'static str) -> Frozen<'a> {
+        running.signal(name, "-STOP");
+        Frozen(running, name)
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.signal(self.1, "-CONT");
     }
 }
 
@@ -240,6 +264,28 @@ async fn watchers_are_told_also_after_the_primary_died() {
     // and a watch that was ended is told nothing
     watch.end().await.unwrap();
     assert_eq!(ring("third").await.unwrap().answers, []);
+}
+
+#[tokio::test]
+async fn a_hung_monitor_keeps_no_client_from_newer_maps() {
+    let running = Running::with_monitors(48, 3);
+    // Longer than it takes to find a newer map elsewhere, shorter than until the silent monitor is found out by itself.
+    let mut settings = running.settings();
+    settings.patience = Some(Duration::from_secs(28));
+    let cluster = Cluster::connect(settings).await.unwrap();
+    let data = cluster.pool("data").await.unwrap();
+    let objects: Vec<_> = (0..16).map(|n| data.object(format!("object-{n}"))).collect();
+    for object in &objects {
+        object.write_full("first").await.unwrap();
+    }
+    // when the first of its monitors, which gives it maps, says nothing any more, and an OSD dies
+    let _frozen = Frozen::new(&running, "mon.0");
+    running.kill(1);
+    // then what that one led is written where it is led now
+    for object in &objects {
+        object.write_full("second").await.unwrap();
+        assert_eq!(object.read(0, 100).await.unwrap(), "second");
+    }
 }
 
 #[test]

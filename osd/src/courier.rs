@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nacre_maps::map::OsdInfo;
+use nacre_net::alarm::{Alarm, until_round};
 use nacre_net::conn::{End, NoService, Request};
 use nacre_net::frame::Priority;
 use nacre_net::identity::Name;
@@ -20,7 +21,7 @@ use nacre_net::node::{Address, Node};
 use nacre_net::tls::Expect;
 use nacre_pg::wire::{Parcel, method};
 use nacre_proto::ids::{Incarnation, OsdId};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::pulse::Pulse;
@@ -28,8 +29,8 @@ use crate::shard::Event;
 use crate::shards::Shards;
 use crate::sight::Sight;
 
-/// How long an answer may take before the peer counts as silent since it was asked.
-const ANSWER: Duration = Duration::from_millis(900);
+/// From which silence on a peer is reported. How much it takes to mark one down is the monitors' to judge.
+const SILENCE: Duration = Duration::from_millis(1200);
 
 /// What waits for a peer.
 enum Item {
@@ -43,11 +44,26 @@ enum Item {
 #[derive(Clone, Copy, Debug)]
 struct Sign {
     run: Incarnation,
+    /// When it was last asked something that it answered.
     heard: Instant,
     refused: bool,
+    /// The monitors were told that it does not answer.
+    told: bool,
 }
 
-/// A peer that does not answer.
+impl Sign {
+    fn of(run: Incarnation) -> Sign {
+        Sign { run, heard: Instant::now(), refused: false, told: false }
+    }
+
+    fn is_silent(&self, least: Duration) -> bool {
+        self.refused || self.heard.elapsed() >= least
+    }
+}
+
+type Signs = Arc<Mutex<BTreeMap<OsdId, Sign>>>;
+
+/// A peer that does not answer, or answers again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silent {
     /// Who.
@@ -58,6 +74,8 @@ pub struct Silent {
     pub silent: Duration,
     /// Its host says that no such process listens.
     pub refused: bool,
+    /// It was reported before, and is not silent any more.
+    pub alive: bool,
 }
 
 struct Way {
@@ -74,11 +92,13 @@ pub struct Couriers {
     ways: Mutex<BTreeMap<OsdId, Way>>,
     /// Who asks after which run of a peer. A new run has a new address, and what the old one's says of it is nothing.
     beats: Mutex<BTreeMap<OsdId, (Incarnation, JoinSet<()>)>>,
-    signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>,
+    signs: Signs,
     alarm: Arc<Notify>,
     pulse: Pulse,
     /// How often each peer is asked whether it lives, in milliseconds.
     every: Arc<AtomicU64>,
+    /// Changes when it is time to ask.
+    rounds: watch::Receiver<()>,
 }
 
 /// Where other OSDs reach this one.
@@ -96,27 +116,16 @@ fn pulse_of(info: &OsdInfo) -> Option<Address> {
 impl Couriers {
     /// To nobody yet.
     pub fn new(me: OsdId, node: Arc<Node>, shards: Shards, pulse: Pulse) -> Arc<Couriers> {
-        Arc::new(Couriers {
-            me,
-            node,
-            shards,
-            ways: Mutex::default(),
-            beats: Mutex::default(),
-            signs: Arc::default(),
-            alarm: Arc::default(),
-            pulse,
-            every: Arc::new(AtomicU64::new(300)),
-        })
+        let (signs, alarm, every) = (Signs::default(), Arc::<Notify>::default(), Arc::new(AtomicU64::new(300)));
+        let (to, rounds) = watch::channel(());
+        pulse.runtime().spawn(call_rounds(to, Arc::clone(&every), Arc::clone(&signs), Arc::clone(&alarm)));
+        let (ways, beats) = Default::default();
+        Arc::new(Couriers { me, node, shards, ways, beats, signs, alarm, pulse, every, rounds })
     }
 
     /// How often peers are asked whether they live, from the next time on.
     pub fn ask_every(&self, every: Duration) {
         self.every.store(u64::try_from(every.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// How often they are.
-    pub fn asks_every(&self) -> Duration {
-        Duration::from_millis(self.every.load(Ordering::Relaxed))
     }
 
     /// A new map: ways to whoever is up in it. Call it within the runtime.
@@ -138,7 +147,7 @@ impl Couriers {
                 Some(way) => way.link.move_to(to),
                 None => drop(ways.insert(osd, self.open(osd, to))),
             }
-            let fresh = Sign { run: state.incarnation, heard: Instant::now(), refused: false };
+            let fresh = Sign::of(state.incarnation);
             let sign = signs.entry(osd).or_insert(fresh);
             if sign.run != state.incarnation {
                 *sign = fresh;
@@ -168,7 +177,7 @@ impl Couriers {
         let mut tasks = JoinSet::new();
         tasks.spawn_on(task.run(), self.pulse.runtime());
         let (signs, alarm) = (Arc::clone(&self.signs), Arc::clone(&self.alarm));
-        let beat = beat(osd, run, link, signs, alarm, Arc::clone(&self.every));
+        let beat = beat(osd, run, link, signs, alarm, self.rounds.clone());
         tasks.spawn_on(beat, self.pulse.runtime());
         tasks
     }
@@ -196,20 +205,47 @@ impl Couriers {
         &self.pulse
     }
 
-    /// Until another peer's process is known to be gone: that is to be reported at once.
+    /// Until there may be something to report: a peer is silent, its process is known to be gone, or one that was
+    /// reported answers again. As long as one is silent, again in each round.
     pub async fn alarmed(&self) {
         self.alarm.notified().await;
     }
 
-    /// Who has not answered for at least so long.
-    pub fn silent(&self, least: Duration) -> Vec<Silent> {
-        let signs = self.signs.lock().unwrap_or_else(PoisonError::into_inner);
-        let silent = |(osd, sign): (&OsdId, &Sign)| {
-            let silent = sign.heard.elapsed();
-            let counts = sign.refused || silent >= least;
-            counts.then_some(Silent { osd: *osd, run: sign.run, silent, refused: sign.refused })
-        };
-        signs.iter().filter_map(silent).collect()
+    /// What there is to report. Who was reported and answers again is in it once.
+    pub fn to_report(&self) -> Vec<Silent> {
+        due(&mut self.signs.lock().unwrap_or_else(PoisonError::into_inner), least(&self.every))
+    }
+}
+
+/// See [`Couriers::to_report`].
+fn due(signs: &mut BTreeMap<OsdId, Sign>, least: Duration) -> Vec<Silent> {
+    let report = |(osd, sign): (&OsdId, &mut Sign)| {
+        let silent = sign.is_silent(least);
+        let before = std::mem::replace(&mut sign.told, silent);
+        let &mut Sign { run, refused, heard, .. } = sign;
+        (before || silent).then(|| Silent { osd: *osd, run, silent: heard.elapsed(), refused, alive: !silent })
+    };
+    signs.iter_mut().filter_map(report).collect()
+}
+
+/// From which silence on a peer is reported: it was asked at least twice.
+fn least(every: &AtomicU64) -> Duration {
+    SILENCE.max(Duration::from_millis(every.load(Ordering::Relaxed)) * 2)
+}
+
+/// Has all peers asked at the same time, until nobody listens any more, and looks who has not answered. All OSDs of a host
+/// have these rounds together.
+async fn call_rounds(to: watch::Sender<()>, every: Arc<AtomicU64>, signs: Signs, alarm: Arc<Notify>) {
+    let clock = Alarm::new();
+    while !to.is_closed() {
+        clock.set(until_round(Duration::from_millis(every.load(Ordering::Relaxed))));
+        clock.rang().await;
+        to.send_replace(());
+        let least = least(&every);
+        let signs = signs.lock().unwrap_or_else(PoisonError::into_inner);
+        if signs.values().any(|sign| sign.told || sign.is_silent(least)) {
+            alarm.notify_one();
+        }
     }
 }
 
@@ -257,22 +293,25 @@ async fn deliver(osd: OsdId, link: Link, mut items: mpsc::UnboundedReceiver<Item
     }
 }
 
+/// Asks a peer in each round, unless it still owes an answer, and whenever its connection changes.
 async fn beat(
     osd: OsdId,
     run: Incarnation,
     link: Link,
-    signs: Arc<Mutex<BTreeMap<OsdId, Sign>>>,
+    signs: Signs,
     alarm: Arc<Notify>,
-    every: Arc<AtomicU64>,
+    mut rounds: watch::Receiver<()>,
 ) {
     let mut news = link.watch();
     loop {
-        let asked = Instant::now();
         news.mark_unchanged();
+        rounds.mark_unchanged();
+        let asked = Instant::now();
         let (alive, refused) = match link.state() {
+            // One that never answers is silent since it was asked; a connection that ends answers too.
             State::Up(peer) => {
                 let ping = Request::new(method::PING, Bytes::new()).at(Priority::High);
-                (peer.call_within(ping, ANSWER).await.is_ok(), false)
+                (peer.call(ping).await.is_ok(), false)
             }
             State::Down { last, .. } => (false, last.is_some_and(|end| is_refused(&end))),
             State::Closed => return,
@@ -288,7 +327,7 @@ async fn beat(
             sign.refused = refused;
         }
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(every.load(Ordering::Relaxed)).saturating_sub(asked.elapsed())) => {}
+            changed = rounds.changed() => if changed.is_err() { return },
             // A process that ends is seen at once.
             changed = news.changed() => if changed.is_err() { return },
         }
@@ -297,4 +336,27 @@ async fn beat(
 
 fn is_refused(end: &End) -> bool {
     matches!(end, End::Connect { source, .. } if source.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_peer_is_reported_until_it_answers_and_that_once() {
+        let mut signs = BTreeMap::from([(OsdId(1), Sign::of(Incarnation(7))), (OsdId(2), Sign::of(Incarnation(3)))]);
+        let said = |signs: &mut BTreeMap<OsdId, Sign>| -> Vec<(u32, bool, bool)> {
+            let said = due(signs, SILENCE);
+            said.iter().map(|peer| (peer.osd.0, peer.refused, peer.alive)).collect()
+        };
+        assert_eq!(said(&mut signs), []);
+        let Some(sign) = signs.get_mut(&OsdId(1)) else { panic!() };
+        sign.heard = Instant::now().checked_sub(SILENCE * 2).unwrap();
+        assert_eq!(said(&mut signs), [(1, false, false)]);
+        assert_eq!(said(&mut signs), [(1, false, false)], "the monitors may have changed leaders meanwhile");
+        signs.insert(OsdId(1), Sign { heard: Instant::now(), ..signs[&OsdId(1)] });
+        signs.insert(OsdId(2), Sign { refused: true, ..signs[&OsdId(2)] });
+        assert_eq!(said(&mut signs), [(1, false, true), (2, true, false)]);
+        assert_eq!(said(&mut signs), [(2, true, false)]);
+    }
 }

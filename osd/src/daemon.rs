@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use nacre_maps::health::PgState;
 use nacre_mon_api::{MonClient, v1};
+use nacre_net::alarm::{Alarm, until_round};
 use nacre_net::conn::NetMetrics;
 use nacre_net::daemon::Daemon;
 use nacre_net::identity::{Gate, Service};
@@ -33,6 +34,7 @@ use nacre_proto::v1::{
 use nacre_store::{DiskStore, Fullness, Identity, ObjectStore, StoreConfig, StoreError};
 use tokio::sync::mpsc;
 
+use crate::beacon::Said;
 use crate::courier::Couriers;
 use crate::maplog::MapLog;
 use crate::pulse::Pulse;
@@ -42,12 +44,8 @@ use crate::shards::{self, MOST, Shards};
 use crate::sight::{History, SightError};
 use crate::tuning::{self, Tuning};
 
-/// How often the monitors hear that this OSD lives.
+/// How often this OSD looks whether it has something new for the monitors.
 const BEACON: Duration = Duration::from_secs(1);
-/// How often silent peers are reported, and from which silence on. How much it takes to mark one down is the monitors' to
-/// judge.
-const REPORT: Duration = Duration::from_millis(250);
-const SILENCE: Duration = Duration::from_millis(1200);
 /// Bytes of requests held at a time, before the map says how many.
 const REQUESTS: u64 = 64 << 20;
 /// How long the monitors may take to answer before they are asked anew.
@@ -231,6 +229,7 @@ struct Running {
     log: MapLog,
     ground: Ground,
     late: Vec<Late>,
+    said: Said,
     store: Arc<DiskStore>,
     /// For what has been asked and not been answered.
     requests: Arc<nacre_net::conn::Budget>,
@@ -344,6 +343,7 @@ pub async fn run(me: OsdId, options: &OsdOptions, around: &Daemon) -> Result<(),
         log,
         ground,
         late: Vec::new(),
+        said: Said::default(),
         store,
         requests,
         boot,
@@ -490,8 +490,8 @@ impl Running {
     async fn follow(&mut self, mut asked: mpsc::UnboundedReceiver<Ask>, around: &Daemon) -> Result<(), DaemonError> {
         let (to, mut updates) = mpsc::channel(64);
         tokio::spawn(subscribe(Arc::clone(&self.monitors), self.epoch(), to));
-        let mut beacon = tokio::time::interval(BEACON);
-        let mut report = tokio::time::interval(REPORT);
+        let beacon = Alarm::new();
+        beacon.set(Duration::ZERO);
         let mut said_up = false;
         let couriers = Arc::clone(&self.couriers);
         self.boot();
@@ -522,8 +522,10 @@ impl Running {
                     Some(Ask::Crowded) => self.send_beacon(),
                     None => return Err(DaemonError::Broken("the shard has ended".into())),
                 },
-                _ = beacon.tick() => self.send_beacon(),
-                _ = report.tick() => self.report_silent(),
+                () = beacon.rang() => {
+                    beacon.set(until_round(BEACON));
+                    self.send_beacon();
+                }
                 () = couriers.alarmed() => self.report_silent(),
             }
         }
@@ -580,7 +582,7 @@ impl Running {
         });
     }
 
-    fn send_beacon(&self) {
+    fn send_beacon(&mut self) {
         if !self.is_up() {
             return self.boot();
         }
@@ -610,29 +612,38 @@ impl Running {
             pgs,
             load: Some(self.ground.load.message()),
         };
-        let monitors = Arc::clone(&self.monitors);
+        if !self.said.is_due(&beacon) {
+            return;
+        }
+        let (monitors, heard) = (Arc::clone(&self.monitors), self.said.heard());
         tokio::spawn(async move {
-            if let Err(error) = monitors.beacon(beacon).await {
+            let sent = monitors.beacon(beacon).await;
+            heard.store(sent.is_ok(), Ordering::Relaxed);
+            if let Err(error) = sent {
                 tracing::debug!(%error, "a beacon was not heard");
             }
         });
     }
 
     fn report_silent(&self) {
-        let silent = self.couriers.silent(SILENCE.max(self.couriers.asks_every() * 4));
-        if silent.is_empty() || !self.is_up() {
+        if !self.is_up() {
             return;
         }
-        let reports = silent
+        let reports: Vec<_> = self
+            .couriers
+            .to_report()
             .iter()
             .map(|peer| FailureReport {
                 target: peer.osd.0,
                 incarnation: peer.run.0,
                 silent_ms: millis(peer.silent),
                 refused: peer.refused,
-                alive: false,
+                alive: peer.alive,
             })
             .collect();
+        if reports.is_empty() {
+            return;
+        }
         let (monitors, reports) = (Arc::clone(&self.monitors), FailureReports { reporter: self.me.0, reports });
         tokio::spawn(async move {
             if let Err(error) = monitors.report_failures(reports).await {

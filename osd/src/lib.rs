@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+mod beacon;
 pub mod courier;
 pub mod daemon;
 mod gauges;

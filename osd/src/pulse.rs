@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 /// For so long another thread may stand still before this process counts as dead.
 const STANDS: Duration = Duration::from_secs(8);
 /// It is asked to turn when it was not seen to for this long.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_secs(2);
 
 /// When a thread of connections and shards last turned.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Running, nacre};
+use super::{Frozen, Running, nacre};
 
 impl Running {
     /// What a verb answers with `--json`, whatever it ends with.
@@ -30,6 +30,23 @@ impl Running {
         self.good(&["object", "get", "data", name, "fetched"]);
         std::fs::read(self.0.path().join("fetched")).unwrap()
     }
+}
+
+#[test]
+fn an_osd_that_answers_again_is_not_held_to_be_silent() {
+    let running = Running::new(49);
+    let silent = || running.json(&["health"]).1.to_string().contains("osd_held_up");
+    // when the others report it as silent, and it is not marked down
+    running.good(&["flag", "set", "nodown"]);
+    let frozen = Frozen::new(&running, "osd.2");
+    eventually("osd.2 is reported", silent);
+    // then it answers again, and nothing is left of that, so that it stays up when the flag goes
+    drop(frozen);
+    eventually("the reports of osd.2 are taken back", || !silent());
+    running.good(&["flag", "clear", "nodown"]);
+    running.wait_until_clean();
+    let log = running.good(&["log", "-n", "500"]);
+    assert!(!log.lines().any(|line| line.contains("osd.2") && line.contains("down")), "{log}");
 }
 
 /// Until something holds.

@@ -51,6 +51,9 @@ use crate::store::{Identity, Store, StoreError, committer_thread};
 /// The largest message a newcomer may send: a signing request and a token.
 const LARGEST_JOIN: usize = 64 << 10;
 
+/// A caller that has asked nothing for so long is asked whether it is there: only what is kept for it hangs on that.
+const GUESTS: Duration = Duration::from_secs(30);
+
 /// Refusals that may wait to be written into the cluster log.
 const REFUSALS: usize = 256;
 /// Refusals written into the cluster log per second; the rest is counted in one line.
@@ -273,6 +276,10 @@ pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
         .max_decoding_message_size(LARGEST_MESSAGE)
         .max_encoding_message_size(LARGEST_MESSAGE);
     tokio::spawn(crate::leader::plan(node.clone()));
+    tokio::spawn({
+        let node = node.clone();
+        async move { node.clock.keep(&node.raft).await }
+    });
     tokio::spawn(write_refusals(node.clone(), refusals, lost));
     keys::keep(keys::Around {
         config: config.clone(),
@@ -296,7 +303,7 @@ pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
     let (ended, mut ending) = tokio::sync::watch::channel(false);
     let (members, newcomers) = accept(listener, server, gate.clone());
     let serving = tonic::transport::Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_interval(Some(GUESTS))
         .add_service(mon)
         .add_service(raft)
         .add_service(cert)
@@ -306,7 +313,7 @@ pub async fn run(config: Config, around: &Daemon) -> Result<(), DaemonError> {
         });
     tokio::spawn(
         tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .http2_keepalive_interval(Some(GUESTS))
             .max_concurrent_streams(4)
             .layer(tower::layer::layer_fn(move |inner| Watched::new(inner, gate.clone())))
             .add_service(join_newcomers)

@@ -18,16 +18,21 @@ use nacre_maps::rules::tick::next_due;
 use nacre_maps::rules::usage::{OsdUsage, PoolUsage};
 use nacre_maps::rules::{self, message};
 use nacre_mon_api::v1;
+use nacre_net::alarm::Alarm;
 use nacre_proto::ids::{Epoch, MonId, OsdId, PoolId, Stamp};
 use nacre_proto::v1 as v1cmd;
 use nacre_proto::v1::map_command::Verb as Map;
 use nacre_proto::v1::{FailureReply, FailureReports, MapCommand, OsdBeacon, OsdBeaconReply, OsdDown, OsdLoad, Tick};
 
 use crate::node::{Elsewhere, Node, now_ms};
-use crate::state::events::AUDIT;
+use crate::state::events::{AUDIT, CLUSTER};
 
-/// How often the leader looks for what is due.
-const ROUND: Duration = Duration::from_millis(250);
+/// How often the leader looks for what is due. What cannot wait is judged when it is heard.
+const ROUND: Duration = Duration::from_secs(1);
+/// How soon a new leader tries again to say that it leads. It can say nothing before a majority has answered it.
+const AGAIN: Duration = Duration::from_millis(100);
+/// How often who follows looks whether it leads, besides hearing of it.
+const FOLLOWS: Duration = Duration::from_secs(5);
 /// A member the leader has not heard of for this long takes no part in the quorum.
 const SILENT: u64 = 2000;
 
@@ -273,8 +278,14 @@ impl Node {
 
     /// Writes a line into the cluster log.
     async fn note(&self, text: String) {
-        let note = v1::Note { channel: "cluster".into(), level: "info".into(), text };
-        self.propose_any(v1::command::Verb::Note(note)).await;
+        self.propose_any(v1::command::Verb::Note(cluster_note(text))).await;
+    }
+
+    /// Writes down that this monitor leads, under a session of that leadership's own: however often that takes, it is
+    /// written once. Whether the quorum has it.
+    async fn announce(&self, session: u64, term: u64) -> bool {
+        let note = cluster_note(format!("mon.{} leads in term {term}", self.identity.mon));
+        self.propose_in(session, format!("mon.{}", self.identity.mon), v1::command::Verb::Note(note)).await
     }
 
     /// Writes a line into the audit: what somebody had the quorum do that is no command.
@@ -288,9 +299,14 @@ impl Node {
     }
 
     async fn propose_as(&self, who: String, verb: v1::command::Verb) {
+        // Asked once and by nobody else: a session of its own.
+        self.propose_in(rand::random::<u64>().max(1), who, verb).await;
+    }
+
+    /// Whether it was answered, be it with a refusal.
+    async fn propose_in(&self, session: u64, who: String, verb: v1::command::Verb) -> bool {
         let request = v1::ExecuteRequest {
-            // Asked once and by nobody else: a session of its own.
-            session: rand::random::<u64>().max(1),
+            session,
             sequence: 1,
             command: Some(v1::Command { verb: Some(verb) }),
             dry_run: false,
@@ -298,8 +314,12 @@ impl Node {
         match self.execute(who, &request).await {
             Ok(reply) if reply.code != 0 => tracing::warn!(text = reply.text, "a proposal of the leader was refused"),
             Ok(_) => {}
-            Err(error) => tracing::debug!(?error, "a proposal of the leader came to nothing"),
+            Err(error) => {
+                tracing::debug!(?error, "a proposal of the leader came to nothing");
+                return false;
+            }
         }
+        true
     }
 
     /// How the cluster is, by the map and by what was heard here.
@@ -367,25 +387,42 @@ impl Node {
     }
 }
 
+fn cluster_note(text: String) -> v1::Note {
+    v1::Note { channel: CLUSTER.into(), level: "info".into(), text }
+}
+
 /// Does what is due, while this monitor leads.
 pub async fn plan(node: Arc<Node>) {
-    let (mut led, mut pruned) = (false, 0);
-    let (mut planned, mut said) = (tokio::time::Instant::now(), String::new());
+    use openraft::async_runtime::WatchReceiver;
+    // The term in which it leads, the session in which it says so, and whether it has.
+    let (mut led, mut session, mut announced) = (None, 0, false);
+    let (mut planned, mut pruned, mut said) = (tokio::time::Instant::now(), 0, String::new());
+    let (clock, mut news) = (Alarm::new(), node.raft.server_metrics());
     loop {
-        tokio::time::sleep(ROUND).await;
-        let leads = node.raft.is_leader();
-        if led && !leads {
-            node.forget_reports();
+        clock.set(match led {
+            None => FOLLOWS,
+            Some(_) if announced => ROUND,
+            Some(_) => AGAIN,
+        });
+        tokio::select! {
+            changed = news.changed() => if changed.is_err() { return },
+            () = clock.rang() => {}
         }
-        if !led {
+        // What is watched is what is read: openraft publishes its other metrics later.
+        let leads = news.borrow_watched().state == openraft::ServerState::Leader;
+        let leads = leads.then(|| node.term());
+        if led != leads {
+            // A leadership of another term is another one, and knows nothing of what the one before it heard.
+            if led.is_some() {
+                node.forget_reports();
+            }
+            (led, session, announced) = (leads, rand::random::<u64>().max(1), false);
             // A new leader hears everybody first.
             planned = tokio::time::Instant::now();
         }
-        if leads && !led {
-            node.note(format!("mon.{} leads in term {}", node.identity.mon, node.term())).await;
-        }
-        led = leads;
-        if !leads {
+        let Some(term) = leads else { continue };
+        if !announced {
+            announced = node.announce(session, term).await;
             continue;
         }
         let now = Stamp(now_ms());

@@ -18,6 +18,7 @@ use openraft::{ChangeMembers, Instant, Raft, SnapshotPolicy};
 use prost::Message;
 
 use crate::leader::Heard;
+use crate::raft::clock::{Clock, HEARTBEAT, LEASE};
 use crate::raft::network::Peers;
 use crate::raft::{Entry, LeaderId, LogId, Member, NodeId, Outcome, Product, Request};
 use crate::state::hub::Hub;
@@ -27,6 +28,8 @@ use crate::store::{Identity, Store};
 /// How long a command may take before its sender is told to ask again. Longer than an election, and shorter than a
 /// client waits for one monitor ([`MonClient`](nacre_mon_api::MonClient)), so that it hears the reason.
 const COMMIT: Duration = Duration::from_millis(2500);
+/// Consensus that says nothing is asked this often whether it still answers.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Where a call has to go.
 #[derive(Debug)]
@@ -57,19 +60,22 @@ pub struct Node {
     pub identity: Identity,
     /// What daemons reported to this monitor while it leads.
     pub reports: Mutex<Heard>,
+    /// When consensus looks at its clocks.
+    pub clock: Clock,
     commits: Histogram,
     store: Store,
 }
 
-/// How openraft is run. Elections: a follower that hears nothing for the lease (600 ms) and its own share of 300 to 600
+/// How openraft is run. Elections: a follower that hears nothing for the lease (600 ms) and its own share of 400 to 600
 /// ms stands, after asking the others whether they too hear nothing. A new leader so stands well inside two seconds.
 pub fn config() -> openraft::Config {
     openraft::Config {
         cluster_name: "nacre".into(),
-        // Four in a lease. It also sets how often each monitor wakes to look at its clocks: five times in this.
-        heartbeat_interval: 150,
-        election_timeout_min: 300,
-        election_timeout_max: 600,
+        // Two in a lease. It also sets how often a monitor looks at its clocks while nobody leads: five times in this;
+        // while somebody does, see [`mod@crate::raft::clock`].
+        heartbeat_interval: millis(HEARTBEAT),
+        election_timeout_min: 400,
+        election_timeout_max: millis(LEASE),
         install_snapshot_timeout: 10_000,
         max_payload_entries: 256,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(2000),
@@ -87,6 +93,10 @@ pub fn config() -> openraft::Config {
         notification_channel_size: Some(4096),
         ..openraft::Config::default()
     }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Milliseconds since 1970.
@@ -114,7 +124,7 @@ impl Node {
         let raft = Raft::new(identity.node, Arc::new(config), peers.clone(), store.clone(), machine)
             .await
             .map_err(|error| broken(&error))?;
-        Ok(Node { raft, shared, hub, peers, identity, reports: Mutex::default(), commits, store })
+        Ok(Node { raft, shared, hub, peers, identity, reports: Mutex::default(), clock: Clock::new(), commits, store })
     }
 
     /// How often its store was made durable.
@@ -426,15 +436,19 @@ impl Node {
     /// Returns when consensus has ended by itself: its store failed, or it has met something that must not be.
     pub async fn broken(&self) -> Status {
         use openraft::async_runtime::WatchReceiver;
+        let mut news = self.raft.metrics();
         loop {
-            if let Err(fatal) = &self.raft.metrics().borrow_watched().running_state {
+            if let Err(fatal) = &news.borrow_watched().running_state {
                 return broken(fatal);
             }
             // One that panicked tells nobody, but takes no question any more.
             if let Err(fatal) = self.raft.with_raft_state(|_| ()).await {
                 return broken(&fatal);
             }
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            let ended = news.wait_until(|metrics| metrics.running_state.is_err());
+            if let Ok(Err(_gone)) = tokio::time::timeout(LOOK, ended).await {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The types openraft is run with. Everything here is generic over [`Config`], so that the product (tokio) and the
 //! simulation (a virtual clock in one thread) run the same code.
 
+pub mod clock;
 pub mod convert;
 pub mod network;
 

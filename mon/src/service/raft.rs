@@ -66,7 +66,11 @@ impl Raft for RaftService {
             leader_commit: convert::log_id_from(request.committed).map_err(garbled)?,
         };
         let mut reply = v1::AppendReply::default();
-        match self.node.raft.append_entries(append).await.map_err(failed)? {
+        let outcome = self.node.raft.append_entries(append).await.map_err(failed)?;
+        if !matches!(outcome, AppendEntriesResponse::HigherVote(_)) {
+            self.node.clock.hear();
+        }
+        match outcome {
             AppendEntriesResponse::Success => reply.set_outcome(v1::append_reply::Outcome::Success),
             AppendEntriesResponse::PartialSuccess(matched) => {
                 reply.set_outcome(v1::append_reply::Outcome::Partial);

@@ -18,6 +18,8 @@ use crate::error::Error;
 /// Pauses after an attempt that led nowhere and a map that did not change.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// What has taken so long may be so because the map is old: more maps are asked for, and again after twice as long.
+const LONG: Duration = Duration::from_secs(2);
 /// What an answer may hold besides the bytes that were asked for.
 const ROOM: u64 = 64 << 10;
 
@@ -110,7 +112,7 @@ impl Inner {
         answer: impl Fn(T) -> Attempt<A>,
     ) -> Result<A, Error> {
         let began = Instant::now();
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut long) = (FIRST_PAUSE, LONG);
         loop {
             let chart = self.chart().ok_or_else(|| Error::Map("there is none".into()))?;
             let Some((pg, primary, request)) = ask(&chart) else {
@@ -119,11 +121,10 @@ impl Inner {
             let attempt = match primary.and_then(|osd| Some((osd, self.link(&chart, osd)?))) {
                 None => Attempt::Again(None, format!("no OSD that holds pg {pg} is up")),
                 Some((osd, link)) => {
-                    let patience = self.left(began);
                     tokio::select! {
                         attempt = once(osd, &link, request, &answer) => attempt?,
                         () = self.moved(pg, osd) => Attempt::Again(None, format!("pg {pg} left {osd}")),
-                        () = tokio::time::sleep(patience) => Attempt::Again(None, format!("pg {pg} waits at {osd}")),
+                        () = self.be_patient(began, &mut long) => Attempt::Again(None, format!("pg {pg} waits at {osd}")),
                     }
                 }
             };
@@ -135,6 +136,7 @@ impl Inner {
                 let patience = self.patience.unwrap_or_default();
                 return Err(Error::TimedOut { what: what.to_owned(), patience, last });
             }
+            self.note_long(began, &mut long);
             let mut news = self.chart.clone();
             let newer = |now: &Option<std::sync::Arc<Chart>>| {
                 now.as_ref()
@@ -144,6 +146,26 @@ impl Inner {
                 _seen = news.wait_for(newer) => {}
                 () = tokio::time::sleep(pause.min(self.left(began))) => pause = (pause * 2).min(LONGEST_PAUSE),
             }
+        }
+    }
+
+    /// Until patience ends.
+    async fn be_patient(&self, began: Instant, long: &mut Duration) {
+        loop {
+            let left = self.left(began);
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(long.saturating_sub(began.elapsed()).min(left)).await;
+            self.note_long(began, long);
+        }
+    }
+
+    /// Asks for newer maps when this takes long by now. `long` says from when on.
+    fn note_long(&self, began: Instant, long: &mut Duration) {
+        if began.elapsed() >= *long {
+            *long = began.elapsed() * 2;
+            self.ask_for_maps();
         }
     }
 

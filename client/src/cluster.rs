@@ -1,17 +1,21 @@
 //! The handle on a cluster: identity, the map it follows, a link to each OSD it has spoken to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nacre_maps::map::OsdInfo;
 use nacre_maps::placement::Placement;
 use nacre_maps::{ClusterMap, Increment};
+use nacre_mon_api::client::Maps;
 use nacre_mon_api::keys::believe;
+use nacre_mon_api::status::from_grpc;
 use nacre_mon_api::{MonClient, v1};
-use nacre_net::conn::NetMetrics;
+use nacre_net::conn::{Config, NetMetrics};
 use nacre_net::identity::gate::LogAudit;
 use nacre_net::identity::{Name, Service, UnixTime};
 use nacre_net::metrics::Registry;
@@ -20,7 +24,8 @@ use nacre_net::node::{Address, Node, Setup};
 use nacre_net::tls::renew::Keeper;
 use nacre_net::tls::{self, Credentials, Expect, TlsClient, Trust, files};
 use nacre_proto::ids::{Epoch, OsdId, PgId, PoolId, SessionId};
-use tokio::sync::watch;
+use nacre_proto::status::Status;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::error::Error;
@@ -93,6 +98,15 @@ impl Chart {
     }
 }
 
+/// Between two questions to another monitor whether there are newer maps.
+const APART: Duration = Duration::from_secs(2);
+
+/// How connections to OSDs are kept. A request that waits is told by the map when its OSD is gone, so an idle one is
+/// looked at seldom; as long as it takes to be given up, it takes with the usual clock as well.
+fn at_ease() -> Config {
+    Config { tick: Duration::from_secs(10), silence: 1, stall: 6, ..Config::default() }
+}
+
 /// A cluster. Cheap to clone; its connections end with the last clone.
 #[derive(Clone, Debug)]
 pub struct Cluster(pub(crate) Arc<Inner>);
@@ -109,6 +123,7 @@ pub(crate) struct Inner {
     tasks: Mutex<JoinSet<()>>,
     watches: Watches,
     pub(crate) monitors: Arc<MonClient>,
+    hurry: Arc<Notify>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -140,7 +155,7 @@ impl Cluster {
             trust: trust.clone(),
             incarnation: session.0,
             session: session.0,
-            config: nacre_net::conn::Config::default(),
+            config: at_ease(),
             budget: None,
             metrics: NetMetrics::new(&registry),
             audit: Arc::new(LogAudit),
@@ -148,12 +163,13 @@ impl Cluster {
             memory: None,
         })?;
         let wait = patience.unwrap_or(Duration::from_secs(10));
-        let monitors = Arc::new(MonClient::new(&grpc, monitors, wait));
+        let monitors = Arc::new(MonClient::at_ease(&grpc, monitors, wait));
         let (to, mut chart) = watch::channel(None);
         let mut tasks = JoinSet::new();
         // The first answer says plainly why there is none.
         monitors.status(false).await?;
-        tasks.spawn(follow(Arc::clone(&monitors), Arc::clone(&trust), to));
+        let hurry = Arc::<Notify>::default();
+        tasks.spawn(follow(Arc::clone(&monitors), Arc::clone(&trust), to, Arc::clone(&hurry)));
         // Whoever holds this handle for long outlives its certificate.
         let clock = UnixTime::now;
         let renewing = Arc::clone(&monitors);
@@ -179,6 +195,7 @@ impl Cluster {
             tasks: Mutex::new(tasks),
             watches: Watches::default(),
             monitors,
+            hurry,
         })))
     }
 
@@ -186,6 +203,9 @@ impl Cluster {
     pub async fn pool(&self, name: &str) -> Result<Pool, Error> {
         let mut chart = self.0.chart.clone();
         let found = |chart: &Option<Arc<Chart>>| chart.as_ref()?.map.pool_named(name).map(|(id, _)| id);
+        if found(&chart.borrow()).is_none() {
+            self.0.ask_for_maps();
+        }
         let wait = chart.wait_for(|chart| found(chart).is_some());
         let seen = tokio::time::timeout(Duration::from_secs(1), wait).await;
         let id = seen.ok().and_then(Result::ok).and_then(|chart| found(&chart));
@@ -222,6 +242,12 @@ impl Inner {
     /// The newest map. There is one since connecting.
     pub(crate) fn chart(&self) -> Option<Arc<Chart>> {
         self.chart.borrow().clone()
+    }
+
+    /// Something waits that a newer map might help: the monitor that gives them may be hung, and nothing else asks after
+    /// that for long.
+    pub(crate) fn ask_for_maps(&self) {
+        self.hurry.notify_one();
     }
 
     /// The link to an OSD that is up in this map.
@@ -285,38 +311,88 @@ impl Inner {
     }
 }
 
-/// Keeps the newest map in `to`, until nobody looks.
-async fn follow(monitors: Arc<MonClient>, trust: Arc<Trust>, to: watch::Sender<Option<Arc<Chart>>>) {
+/// Keeps the newest map in `to`, until nobody looks. Who is in a `hurry` suspects that there are newer ones: then another
+/// monitor is asked, and what comes first is taken.
+async fn follow(
+    monitors: Arc<MonClient>,
+    trust: Arc<Trust>,
+    to: watch::Sender<Option<Arc<Chart>>>,
+    hurry: Arc<Notify>,
+) {
     let mut newest: Option<Arc<Chart>> = None;
+    let mut looked: Option<Instant> = None;
     loop {
         let have = newest.as_ref().map(|chart| chart.epoch().0).unwrap_or_default();
-        match monitors.subscribe(have).await {
-            Ok(mut updates) => {
-                while let Ok(Some(update)) = updates.message().await {
-                    match taken(newest.as_deref(), update) {
-                        Ok(Some(chart)) => {
-                            let chart = Arc::new(chart);
-                            newest = Some(Arc::clone(&chart));
-                            believe(&chart.map, &trust);
-                            if to.send(Some(chart)).is_err() {
-                                return;
-                            }
-                        }
-                        Ok(None) => {}
-                        Err(error) => {
-                            tracing::warn!(%error, "an update of the map does not fit; the whole map is fetched");
-                            newest = None;
-                            break;
-                        }
+        let mut updates = match monitors.subscribe(have).await {
+            Ok(updates) => updates,
+            Err(error) => {
+                tracing::warn!(%error, "no monitor gives maps");
+                if to.is_closed() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        // Another monitor is waited for as well, while this one is still heard.
+        let mut other: Option<Asking> = None;
+        loop {
+            let update = tokio::select! {
+                update = updates.message() => update,
+                asked = answered(&mut other) => {
+                    other = None;
+                    let Ok((maps, first)) = asked else { continue };
+                    updates = maps;
+                    Ok(first)
+                }
+                () = hurry.notified(), if other.is_none() => {
+                    if looked.is_none_or(|looked| looked.elapsed() >= APART) {
+                        looked = Some(Instant::now());
+                        let have = newest.as_ref().map(|chart| chart.epoch().0).unwrap_or_default();
+                        let monitors = Arc::clone(&monitors);
+                        other = Some(Box::pin(async move {
+                            let mut maps = monitors.subscribe_elsewhere(have).await?;
+                            let first = maps.message().await.map_err(|error| from_grpc(&error))?;
+                            Ok((maps, first))
+                        }));
+                    }
+                    continue;
+                }
+            };
+            let Ok(Some(update)) = update else { break };
+            match taken(newest.as_deref(), update) {
+                Ok(Some(chart)) => {
+                    other = None;
+                    let chart = Arc::new(chart);
+                    newest = Some(Arc::clone(&chart));
+                    believe(&chart.map, &trust);
+                    if to.send(Some(chart)).is_err() {
+                        return;
                     }
                 }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "an update of the map does not fit; the whole map is fetched");
+                    newest = None;
+                    break;
+                }
             }
-            Err(error) => tracing::warn!(%error, "no monitor gives maps"),
         }
         if to.is_closed() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// A question to another monitor, answered once that has something newer: one that is behind or alone is no better.
+type Asking = Pin<Box<dyn Future<Output = Result<(Maps, Option<v1::MapUpdate>), Status>> + Send>>;
+
+/// What came of it; never, if there is none.
+async fn answered(asking: &mut Option<Asking>) -> Result<(Maps, Option<v1::MapUpdate>), Status> {
+    match asking {
+        Some(asking) => asking.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -13,11 +13,14 @@ use nacre_proto::v1::{FailureReply, FailureReports, OsdBeacon, OsdBeaconReply};
 use tonic::Streaming;
 use tonic::transport::Channel;
 
-use crate::channel::{LARGEST_MESSAGE, channel};
+use crate::channel::{AT_EASE, ATTENTIVE, LARGEST_MESSAGE, channel_asking};
 use crate::status::from_grpc;
 use crate::v1;
 use crate::v1::cert_client::CertClient;
 use crate::v1::mon_client::MonClient as Stub;
+
+/// The map from an epoch on, then each change of it.
+pub type Maps = Streaming<v1::MapUpdate>;
 
 /// How long one call waits for a barrier.
 const BARRIER_STEP: Duration = Duration::from_secs(1);
@@ -36,10 +39,25 @@ pub struct MonClient {
 impl MonClient {
     /// A handle on the monitors at these addresses. Connects when first used.
     pub fn new(tls: &TlsClient, addresses: impl IntoIterator<Item = String>, patience: Duration) -> MonClient {
+        MonClient::asking(tls, addresses, patience, ATTENTIVE)
+    }
+
+    /// The same for somebody who finds out otherwise that a stream is silent which should not be, and goes on elsewhere
+    /// then ([`MonClient::subscribe_elsewhere`]): its connections cost next to nothing while nothing happens.
+    pub fn at_ease(tls: &TlsClient, addresses: impl IntoIterator<Item = String>, patience: Duration) -> MonClient {
+        MonClient::asking(tls, addresses, patience, AT_EASE)
+    }
+
+    fn asking(
+        tls: &TlsClient,
+        addresses: impl IntoIterator<Item = String>,
+        patience: Duration,
+        silence: Duration,
+    ) -> MonClient {
         let monitors = addresses
             .into_iter()
             .map(|address| {
-                let to = channel(tls, &address, Expect::Kind(Kind::Mon));
+                let to = channel_asking(tls, &address, Expect::Kind(Kind::Mon), silence);
                 (address, to)
             })
             .collect();
@@ -100,8 +118,17 @@ impl MonClient {
     }
 
     /// The map from an epoch on.
-    pub async fn subscribe(&self, have: u64) -> Result<Streaming<v1::MapUpdate>, Status> {
+    pub async fn subscribe(&self, have: u64) -> Result<Maps, Status> {
         self.ask(|mut stub| async move { stub.subscribe(v1::SubscribeRequest { have }).await }).await
+    }
+
+    /// The same from another monitor than the one that answered last, if there is one.
+    pub async fn subscribe_elsewhere(&self, have: u64) -> Result<Maps, Status> {
+        let subscribe = |channel| {
+            let mut stub = stub(channel);
+            async move { stub.subscribe(v1::SubscribeRequest { have }).await }
+        };
+        self.ask_at(1, subscribe).await
     }
 
     /// Lines of the cluster log.
@@ -167,7 +194,7 @@ impl MonClient {
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        self.ask_at(|channel| call(CertClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE))).await
+        self.ask_at(0, |channel| call(CertClient::new(channel).max_decoding_message_size(LARGEST_MESSAGE))).await
     }
 
     /// Waits until every OSD that is up has an epoch; gives those that do not have it in time.
@@ -194,17 +221,11 @@ impl MonClient {
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
-        self.ask_at(|channel| {
-            call(
-                Stub::new(channel)
-                    .max_decoding_message_size(LARGEST_MESSAGE)
-                    .max_encoding_message_size(LARGEST_MESSAGE),
-            )
-        })
-        .await
+        self.ask_at(0, |channel| call(stub(channel))).await
     }
 
-    async fn ask_at<T, F>(&self, call: impl Fn(Channel) -> F) -> Result<T, Status>
+    /// Begins with the monitor that many places after the one that answered last.
+    async fn ask_at<T, F>(&self, places: usize, call: impl Fn(Channel) -> F) -> Result<T, Status>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     {
@@ -226,8 +247,9 @@ impl MonClient {
             })
         };
         loop {
+            let first = self.preferred.load(Ordering::Relaxed).wrapping_add(places);
             for turn in 0..self.monitors.len() {
-                let index = (self.preferred.load(Ordering::Relaxed) + turn) % self.monitors.len();
+                let index = first.wrapping_add(turn) % self.monitors.len();
                 let Some((address, channel)) = self.monitors.get(index) else { continue };
                 let patience = self.patience.saturating_sub(started.elapsed()).min(ATTEMPT);
                 match tokio::time::timeout(patience, call(channel.clone())).await {
@@ -259,4 +281,8 @@ impl MonClient {
             pause = (pause * 2).min(Duration::from_millis(160));
         }
     }
+}
+
+fn stub(channel: Channel) -> Stub<Channel> {
+    Stub::new(channel).max_decoding_message_size(LARGEST_MESSAGE).max_encoding_message_size(LARGEST_MESSAGE)
 }

@@ -218,8 +218,14 @@ case $why in *"mounted at /mnt"*) ;; *) bad "$why" ;; esac
 [ "$(nacre block map data/a)" = "$first" ] || bad "not taken over after all that"
 ls /mnt >/dev/null || bad "the file system is gone"
 nacre block unmap --force data/a || bad "not by force"
+# What was taken away from its users is theirs until they are gone: the image gets another device meanwhile.
+again=$(nacre block map data/a) || bad "not mapped beside the device that was taken away"
+[ "$again" != "$first" ] || bad "a device that was taken away came back"
 umount /mnt
-[ ! -e "/sys/block/${first#/dev/}/pid" ] || bad "the device is still connected"
+nacre block unmap data/a || bad "not unmapped"
+for device in "$first" "$again"; do
+  [ ! -e "/sys/block/${device#/dev/}/pid" ] || bad "$device is still connected"
+done
 ok "two at once; nothing is taken away from who waits, but by force"
 
 # In the foreground, as under systemd: SIGTERM waits for the last user.

@@ -290,9 +290,12 @@ pub fn backing(device: Device) -> Option<String> {
     Some(text.strip_suffix('\n').unwrap_or(&text).to_owned())
 }
 
-/// The device that was connected with a tag.
+/// The device that was connected with a tag. No device has none.
 #[must_use]
 pub fn find(tag: &str) -> Option<Device> {
+    if tag.is_empty() {
+        return None;
+    }
     let all = std::fs::read_dir("/sys/block").ok()?.filter_map(Result::ok);
     let device = |name: std::ffi::OsString| Device::of(&Path::new("/dev").join(name));
     all.filter_map(|entry| device(entry.file_name())).find(|device| backing(*device).as_deref() == Some(tag))

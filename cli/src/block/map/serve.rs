@@ -96,12 +96,13 @@ impl Wanted {
         let mut record = self.record(way);
         let shutdown = Shutdown::on_signals()?;
         let (registry, metrics) = self.metrics.start("map", &shutdown).await?;
-        let Claimed { slot, before, _held } = Slots::of(&self.config)?.claim(&record)?;
+        let Claimed { slot, before, tag, _held } = Slots::of(&self.config)?.claim(&record)?;
+        record.tag = tag;
         // Memory that is short must not be won by writing to this very device.
         let _ = rustix::process::configure_io_flusher_behavior(true);
         let prepared = async {
             let old = before.as_ref().and_then(|before| before.device.clone());
-            may_follow(&slot, &record, way)?;
+            may_follow(&record, way)?;
             let image = self.open(before.as_ref().and_then(|before| before.session)).await?;
             if let Err(error) = nacre_map::driver::fits(image.size()) {
                 image.close().await?;
@@ -188,8 +189,8 @@ impl Wanted {
 }
 
 /// May a mapping follow the one whose process is gone? Not if it would take an NBD device away from those who wait for it.
-fn may_follow(slot: &Slot, record: &Record, way: Way) -> anyhow::Result<()> {
-    let Some(device) = nbd::find(&slot.tag(&record.image)) else { return Ok(()) };
+fn may_follow(record: &Record, way: Way) -> anyhow::Result<()> {
+    let Some(device) = nbd::find(&record.tag) else { return Ok(()) };
     let as_before = way == Way::Nbd && nbd::is_read_only(&device) == record.read_only;
     let users = users::users(&device);
     if !as_before && !users.is_empty() {
@@ -205,8 +206,8 @@ fn may_follow(slot: &Slot, record: &Record, way: Way) -> anyhow::Result<()> {
 }
 
 /// Takes away what a process that is gone left behind: its device, if it is still this mapping's, and its mount.
-pub(super) async fn put_away(slot: &Slot, image: &str, device: Option<PathBuf>) -> anyhow::Result<()> {
-    let (disk, tag) = (slot.disk(), slot.tag(image));
+pub(super) async fn put_away(slot: &Slot, tag: &str, device: Option<PathBuf>) -> anyhow::Result<()> {
+    let (disk, tag) = (slot.disk(), tag.to_owned());
     spawn_blocking(move || {
         nbd::clear(&tag)?;
         let file = disk.join(disk::FILE);
@@ -320,7 +321,7 @@ impl Mapping {
     async fn on_loop(slot: &Slot, image: Image, record: &Record, old: Option<PathBuf>) -> anyhow::Result<Mapping> {
         // The device of before is given up as late as can be, so that it is not another's when it is taken again.
         let _turn = spawn_blocking(loops::turn).await??;
-        put_away(slot, &record.image, old.clone()).await?;
+        put_away(slot, &record.tag, old.clone()).await?;
         let (folder, read_only) = (slot.disk(), record.read_only);
         std::fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         let mounted = disk::mount(&folder, export::volume(image.clone()), image.sizes())?;
@@ -342,10 +343,10 @@ impl Mapping {
         old: Option<PathBuf>,
         grace: Duration,
     ) -> anyhow::Result<Mapping> {
-        let tag = slot.tag(&record.image);
+        let tag = record.tag.clone();
         let kept = nbd::find(&tag).filter(|device| nbd::is_read_only(device) == record.read_only);
         if kept.is_none() {
-            put_away(slot, &record.image, old).await?;
+            put_away(slot, &record.tag, old).await?;
         }
         let connected = nbd::connect(nbd::Wanted { tag, grace, volume: export::volume(image.clone()) }).await?;
         let device = connected.device();

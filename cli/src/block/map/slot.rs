@@ -7,8 +7,8 @@
 //! run/map/3/disk/       where the file system with the image is mounted, if there is one
 //! ```
 //!
-//! A device of the kernel's NBD driver is known by a tag that the kernel keeps ([`Slot::tag`]): a mapping whose process died
-//! before it wrote down its device is found all the same.
+//! A device of the kernel's NBD driver is known by a tag that the kernel keeps ([`Record::tag`]). It is written down before
+//! there is a device: a mapping whose process died before it knew its device is found all the same.
 //!
 //! Whether a process lives is told by its lock alone. A record without a process is a mapping that broke: it stays until
 //! it is unmapped, or mapped again, and says which device it was.
@@ -37,6 +37,10 @@ pub(super) struct Record {
     pub(super) ready: bool,
     pub(super) way: String,
     pub(super) read_only: bool,
+    /// What the kernel calls an NBD device of this mapping. Another mapping, also of the same image, has another: what was
+    /// taken away by force is its users' until they are gone, and must not be taken for a device to follow on.
+    #[serde(default)]
+    pub(super) tag: String,
     /// The session that writes the image, if one does: when the process is gone, so is whatever this one wrote.
     pub(super) session: Option<u64>,
 }
@@ -50,6 +54,7 @@ impl Record {
             ready: false,
             way: way.to_owned(),
             read_only,
+            tag: String::new(),
             session: None,
         }
     }
@@ -74,12 +79,6 @@ impl Slot {
     /// Where the image is mounted as a file.
     pub(super) fn disk(&self) -> PathBuf {
         self.folder.join("disk")
-    }
-
-    /// What the kernel calls an NBD device of an image here. No other slot of this machine has this folder, and no other
-    /// image of this slot this name.
-    pub(super) fn tag(&self, image: &str) -> String {
-        format!("nacre:{image}:{}", self.folder.display())
     }
 
     /// The process behind it, if it lives.
@@ -127,6 +126,8 @@ pub(super) struct Claimed {
     pub(super) slot: Slot,
     /// What was mapped here by a process that is gone.
     pub(super) before: Option<Record>,
+    /// See [`Record::tag`]: that of before, if there is one.
+    pub(super) tag: String,
     pub(super) _held: PidFile,
 }
 
@@ -184,8 +185,10 @@ impl Slots {
         // What there was before stands in it until there is something new: it must be found if this goes wrong.
         let (device, session) =
             before.as_ref().map(|before| (before.device.clone(), before.session)).unwrap_or_default();
-        slot.write(&Record { device, session, ..record.clone() })?;
-        Ok(Claimed { slot, before, _held: pid })
+        let tag = before.as_ref().map(|before| before.tag.clone()).filter(|tag| !tag.is_empty());
+        let tag = tag.unwrap_or_else(|| format!("nacre:{}:{:016x}", record.image, rand::random::<u64>()));
+        slot.write(&Record { device, session, tag: tag.clone(), ..record.clone() })?;
+        Ok(Claimed { slot, before, tag, _held: pid })
     }
 }
 
@@ -203,10 +206,12 @@ mod tests {
         let second = slots.claim(&record("p/b")).unwrap();
         assert_eq!((first.slot.number, second.slot.number), (0, 1));
         assert!(slots.claim(&record("p/a")).is_err(), "it is mapped");
-        assert_ne!(first.slot.tag("p/a"), second.slot.tag("p/a"));
-        assert_ne!(first.slot.tag("p/a"), first.slot.tag("p/b"));
+        assert_ne!(first.tag, second.tag);
+        let tag = first.tag.clone();
         let device = PathBuf::from("/dev/loop7");
-        first.slot.write(&Record { device: Some(device.clone()), ..record("p/a") }).unwrap();
+        let kept = first.slot.record().unwrap().unwrap();
+        assert_eq!(kept.tag, tag, "it is known before there is a device");
+        first.slot.write(&Record { device: Some(device.clone()), ..kept }).unwrap();
         drop(first);
         // Nobody behind it any more, but it is known.
         let (slot, found) = slots.find("", Some(&device)).unwrap().unwrap();
@@ -214,8 +219,14 @@ mod tests {
         assert_eq!(slots.claim(&record("p/c")).unwrap().slot.number, 2);
         let again = slots.claim(&record("p/a")).unwrap();
         assert_eq!(again.slot.number, 0);
-        assert_eq!(again.before.and_then(|before| before.device), Some(device));
+        assert_eq!(again.before.as_ref().and_then(|before| before.device.clone()), Some(device));
+        assert_eq!(again.tag, tag);
         again.slot.forget().unwrap();
+        drop(again);
+        // What was let go is not followed.
+        let anew = slots.claim(&record("p/a")).unwrap();
+        assert!(anew.slot.number == 0 && anew.tag != tag);
+        anew.slot.forget().unwrap();
         assert_eq!(slots.find("p/a", None).unwrap().map(|(_, record)| record), None);
     }
 }

@@ -209,7 +209,7 @@ impl Unmap {
         let file = slot.disk().join(nacre_map::disk::FILE);
         let on_loop = record.device.clone();
         let on_loop = on_loop.filter(|device| nacre_map::loops::backing(device).as_deref() == Some(&*file));
-        let on_nbd = nacre_map::nbd::find(&slot.tag(&record.image));
+        let on_nbd = nacre_map::nbd::find(&record.tag);
         for device in on_loop.into_iter().chain(on_nbd) {
             let users = users::users(&device);
             if !users.is_empty() && !self.force {
@@ -217,7 +217,7 @@ impl Unmap {
             }
         }
         let runtime = nacre_net::daemon::current_thread_runtime()?;
-        runtime.block_on(put_away(slot, &record.image, record.device.clone()))?;
+        runtime.block_on(put_away(slot, &record.tag, record.device.clone()))?;
         slot.forget()
     }
 }

@@ -637,6 +637,12 @@ fn a_deep_copy_has_the_snapshots_too_and_sparsify_frees_zeros() {
     // While it is served, `nacre block top` shows it.
     let top: serde_json::Value = serde_json::from_str(&good(&["block", "top", "--json"])).unwrap();
     assert_eq!(top[0]["image"], "a", "{top}");
+    // Asked through the cluster, it is seen from any host.
+    good(&["block", "create", "data/unused", "--size", "1MiB"]);
+    let top: serde_json::Value =
+        serde_json::from_str(&good(&["block", "top", "--pool", "data", "--seconds", "0", "--json"])).unwrap();
+    assert_eq!((top[0]["image"].as_str(), top.as_array().map(Vec::len)), (Some("data/a"), Some(1)), "{top}");
+    assert!(top[0]["daemon"].as_str().is_some_and(|who| who.contains("process")) && top[0]["lost"] == false, "{top}");
     good(&["block", "copy", "data/a", "data/b"]);
     for (from, to) in [("a@one", "b@one"), ("a", "b")] {
         run("qemu-img", &["compare", "-f", "raw", "-F", "raw", &server.uri(from), &server.uri(to)]);

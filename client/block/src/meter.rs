@@ -1,7 +1,10 @@
-//! What was done with an image through one handle: counts, bytes and time.
+//! What was done with an image through one handle: counts, bytes and time; and how a handle tells others of it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+
+/// Kinds of requests, in the order they are told.
+pub const KINDS: [&str; 4] = ["read", "write", "zero", "flush"];
 
 /// Counts of one kind of request.
 #[derive(Debug, Default)]
@@ -89,11 +92,80 @@ impl Meter {
 
     /// Kinds with what was counted, for those who show them.
     pub fn all(&self) -> [(&'static str, Seen); 4] {
+        let [read, write, zero, flush] = KINDS;
         [
-            ("read", self.reads.seen()),
-            ("write", self.writes.seen()),
-            ("zero", self.zeros.seen()),
-            ("flush", self.flushes.seen()),
+            (read, self.reads.seen()),
+            (write, self.writes.seen()),
+            (zero, self.zeros.seen()),
+            (flush, self.flushes.seen()),
         ]
+    }
+}
+
+/// Of the form of [`Told`].
+const FORM: u8 = 1;
+const NUMBERS: usize = 2 + 4 * KINDS.len();
+
+/// What a handle says of itself to one who asks all that have an image open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Bytes that were answered and are not durable yet.
+    pub dirty: u64,
+    /// Another has taken the image: nothing is written by this one any more.
+    pub lost: bool,
+    /// What it did, in the order of [`KINDS`].
+    pub counts: [Seen; 4],
+    /// Its host and process.
+    pub who: String,
+}
+
+impl Told {
+    /// A byte for the form, numbers of 64 bits with the lowest byte first, and the rest is who it is.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let counts = self.counts.iter().flat_map(|seen| [seen.done, seen.failed, seen.bytes, seen.micros]);
+        let mut out = vec![FORM];
+        out.extend([self.dirty, u64::from(self.lost)].into_iter().chain(counts).flat_map(u64::to_le_bytes));
+        out.extend(self.who.as_bytes());
+        out
+    }
+
+    /// None: it is of a form that this release does not know, or of one who does not know the question.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Told> {
+        let (form, rest) = bytes.split_first()?;
+        let (numbers, who) = rest.split_at_checked(8 * NUMBERS).filter(|_| *form == FORM)?;
+        let mut numbers = numbers.chunks_exact(8).filter_map(|raw| raw.try_into().ok()).map(u64::from_le_bytes);
+        let mut next = || numbers.next();
+        let (dirty, lost) = (next()?, next()? != 0);
+        let mut counts = [Seen::default(); 4];
+        for seen in &mut counts {
+            *seen = Seen { done: next()?, failed: next()?, bytes: next()?, micros: next()? };
+        }
+        Some(Told { dirty, lost, counts, who: std::str::from_utf8(who).ok()?.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_handle_tells_is_read_by_all_releases_of_this_form() {
+        let seen = |n: u64| Seen { done: n, failed: n + 1, bytes: n + 2, micros: n + 3 };
+        let told = Told { dirty: 7, lost: true, counts: [10, 20, 30, 1 << 40].map(seen), who: "h1, process 5".into() };
+        let mut bytes = vec![1];
+        for number in [7, 1, 10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 33] {
+            bytes.extend([number, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        for low in 0..4 {
+            bytes.extend([low, 0, 0, 0, 0, 1, 0, 0]);
+        }
+        bytes.extend(b"h1, process 5");
+        assert_eq!(told.encode(), bytes);
+        assert_eq!(Told::decode(&bytes), Some(told));
+        // One who does not know the question, another form, cut short, no text.
+        assert_eq!(Told::decode(b""), None);
+        assert_eq!(Told::decode(&[&[2], &bytes[1..]].concat()), None);
+        assert_eq!(Told::decode(&bytes[..1 + 8 * NUMBERS - 1]), None);
+        assert_eq!(Told::decode(&[&bytes[..], &[0xff]].concat()), None);
     }
 }

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, refusal};
 use crate::image::{Image, Use, WeakImage};
+use crate::meter::Told;
 
 /// How long a holder has to answer.
 pub const ASKED: Duration = Duration::from_secs(3);
@@ -41,6 +42,8 @@ const ASK_CUT: &[u8] = b"\x01cutting";
 pub(crate) const HOLD: &[u8] = b"\x01hold";
 /// To a writer: go on; did you hold still until now.
 pub(crate) const RELEASE: &[u8] = b"\x01release";
+/// To all who have it open: what did you do.
+const METER: &[u8] = b"\x01meter";
 /// A writer does not hold still for longer, whoever asked for it.
 const STILL: Duration = Duration::from_secs(8);
 pub(crate) const YES: &[u8] = b"yes";
@@ -211,6 +214,18 @@ impl Image {
         }
     }
 
+    /// Asks all who have the image open, on any host, what they did with it. Those who open it for a verb that only reads
+    /// are not asked, nor are those who have a snapshot of it.
+    pub async fn users(&self) -> Result<Vec<Told>, Error> {
+        let said = self.0.header.0.notify(METER, ASKED).await?;
+        Ok(said.answers.iter().filter_map(|(_, said)| Told::decode(said)).collect())
+    }
+
+    fn told(&self) -> Told {
+        let counts = self.meter().all().map(|(_, seen)| seen);
+        Told { dirty: self.dirty(), lost: self.is_lost(), counts, who: myself() }
+    }
+
     /// Gives the image to whoever asks for it, or refuses to.
     pub fn set_yields(&self, yields: bool) {
         if let Rights::Writer(hold) = &mut *self.0.rights.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -343,7 +358,12 @@ async fn hear(image: WeakImage, mut watch: Watch, mut stopped: oneshot::Receiver
                 return;
             }
         };
-        let answer = match &notification.payload[..] {
+        let told;
+        let answer: &[u8] = match &notification.payload[..] {
+            METER => {
+                told = image.told().encode();
+                &told
+            }
             CHANGED => {
                 // Who holds still holds the gate already.
                 let done = if still.is_some() { image.refresh_alone().await } else { image.refresh().await };
@@ -371,7 +391,7 @@ async fn hear(image: WeakImage, mut watch: Watch, mut stopped: oneshot::Receiver
             },
             _ => b"",
         };
-        if let Err(error) = notification.answer(answer).await {
+        if let Err(error) = notification.answer(answer.to_vec()).await {
             tracing::debug!(image = image.name(), %error, "an answer was not heard");
         }
     }

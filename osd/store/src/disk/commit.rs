@@ -2,7 +2,7 @@
 //!
 //! Records are copied once, into the buffer that is written. While one group is on its way the next one gathers, and the
 //! large writes of those that gather go to their fresh blocks meanwhile: a record waits for its blocks, never the other
-//! way round.
+//! way round. Records that came before a large write do not wait for its blocks: their group is closed when it comes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -55,9 +55,13 @@ pub(crate) struct Queue {
     pub batches: VecDeque<Batch>,
     /// Large writes that nobody has begun, oldest first.
     direct: VecDeque<(u64, Bytes)>,
-    /// Large writes queued, and done, since the store was opened.
+    /// Large writes queued, done, and known to be durable, since the store was opened.
     direct_queued: u64,
     direct_done: u64,
+    direct_flushed: u64,
+    /// So many large writes will be durable when the flush that is under way has ended; 0 if none is. There is one at a
+    /// time: of two, only the first might be told of an error.
+    flushing: u64,
     spare: Vec<AlignedBuf>,
     /// Records in all batches.
     count: usize,
@@ -96,7 +100,10 @@ impl Queue {
         done: Completion,
         limit: u64,
     ) -> bool {
-        let full = |batch: &Batch| (batch.buf.len() + record.len()) as u64 > limit || batch.direct_bytes > DIRECT_BATCH;
+        let full = |batch: &Batch| {
+            let waits_for_nothing = batch.direct.is_empty() && !direct.is_empty();
+            (batch.buf.len() + record.len()) as u64 > limit || batch.direct_bytes > DIRECT_BATCH || waits_for_nothing
+        };
         if self.batches.back().is_none_or(full) {
             let mut buf = self.spare.pop().unwrap_or_else(|| AlignedBuf::with_capacity(256 << 10));
             buf.clear();
@@ -131,6 +138,12 @@ impl Queue {
         self.direct.clear();
         self.count = 0;
         self.batches.drain(..).collect()
+    }
+
+    /// A flush of all large writes that are done begins: it makes so many durable.
+    fn begin_flush(&mut self) -> u64 {
+        self.flushing = self.direct_done;
+        self.flushing
     }
 
     pub(crate) fn has_direct(&self) -> bool {
@@ -169,8 +182,9 @@ impl Engine {
         let mut queue = lock(&self.queue);
         queue.durable = batch.last;
         queue.flying = queue.count + batch.done.len();
-        // One group is written while the next is gathered: two are enough, and fewer would be made anew, zeros and all.
-        if queue.spare.len() < 2 && batch.buf.capacity() as u64 <= 2 * self.bounds.group {
+        // One group is written while the next is gathered, in front of large writes and behind: these are enough, and fewer
+        // would be made anew, zeros and all.
+        if queue.spare.len() < 3 && batch.buf.capacity() as u64 <= 2 * self.bounds.group {
             queue.spare.push(std::mem::take(&mut batch.buf));
         }
         drop(queue);
@@ -184,9 +198,7 @@ impl Engine {
     fn write_batch(&self, journal: &mut super::Journal, batch: &mut Batch) -> Result<(), StoreError> {
         if !batch.direct.is_empty() {
             // The record must never be found without its blocks, so they are made durable first.
-            self.wait_written(batch.after)?;
-            self.blocks.sync().map_err(|error| StoreError::io("cannot flush object data", error))?;
-            self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+            self.wait_flushed(batch.after)?;
             self.counters.block_bytes.fetch_add(batch.direct_bytes, Ordering::Relaxed);
             let mut state = self.state();
             for phys in batch.direct.drain(..) {
@@ -200,7 +212,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Hands the oldest large writes to the disk; they are not durable then. False if there were none.
+    /// Hands the oldest large writes to the disk. They are durable then only if no others wait: those are written first,
+    /// and whoever needs them durable flushes them together. False if there were none.
     pub(crate) fn write_direct(&self) -> Result<bool, StoreError> {
         let mut queue = lock(&self.queue);
         let (mut part, mut bytes) = (Vec::new(), 0);
@@ -221,22 +234,50 @@ impl Engine {
         if let Err(error) = result {
             return Err(self.poison(&error));
         }
-        lock(&self.queue).direct_done += part.len() as u64;
+        let mut queue = lock(&self.queue);
+        queue.direct_done += part.len() as u64;
+        let idle = self.threaded && queue.direct.is_empty() && queue.flushing == 0;
+        let flush = idle.then(|| queue.begin_flush());
+        drop(queue);
         self.settled.notify_all();
+        // At once, while the committer is busy with the group before.
+        flush.map_or(Ok(()), |count| self.flush_direct(count))?;
         Ok(true)
     }
 
-    /// Waits for large writes; without threads, does them.
-    fn wait_written(&self, count: u64) -> Result<(), StoreError> {
+    /// Makes the first so many large writes, which are done, durable. The caller has said in the queue that it does.
+    fn flush_direct(&self, count: u64) -> Result<(), StoreError> {
+        if let Err(error) = self.blocks.sync() {
+            return Err(self.poison(&StoreError::io("cannot flush object data", error)));
+        }
+        self.counters.flushes.fetch_add(1, Ordering::Relaxed);
+        let mut queue = lock(&self.queue);
+        queue.direct_flushed = count;
+        queue.flushing = 0;
+        drop(queue);
+        self.settled.notify_all();
+        Ok(())
+    }
+
+    /// Waits until so many large writes are durable, and flushes them if nobody does; without threads, writes them too.
+    fn wait_flushed(&self, count: u64) -> Result<(), StoreError> {
         if !self.threaded {
             while self.write_direct()? {}
         }
         let mut queue = lock(&self.queue);
-        while queue.direct_done < count {
+        loop {
             self.check_poison()?;
+            if queue.direct_flushed >= count {
+                return Ok(());
+            }
+            if queue.direct_done >= count && queue.flushing == 0 {
+                break;
+            }
             queue = self.settled.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
-        Ok(())
+        let count = queue.begin_flush();
+        drop(queue);
+        self.flush_direct(count)
     }
 
     /// The life of the thread that does the large writes.

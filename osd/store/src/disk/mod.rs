@@ -331,6 +331,9 @@ impl Engine {
 #[path = "bounds_test.rs"]
 mod bounds_tests;
 #[cfg(test)]
+#[path = "commit_test.rs"]
+mod commit_tests;
+#[cfg(test)]
 #[path = "crash_test.rs"]
 mod crash_tests;
 #[cfg(test)]

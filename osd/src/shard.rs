@@ -60,8 +60,9 @@ use crate::tuning::Tuning;
 
 /// So many events are taken before connections get their turn again.
 const BATCH: usize = 256;
-/// So many reads of background work are done before events get their turn.
+/// So many reads of background work, of so many bytes, are done before events get their turn.
 const TURN: usize = 16;
+const TURN_BYTES: u64 = 256 << 10;
 
 /// What can happen to a shard.
 #[derive(Debug)]
@@ -192,6 +193,8 @@ pub struct Shard<O> {
     next_timer: u64,
     work: VecDeque<(PgId, u64, Input)>,
     pace: Pace,
+    /// Whether background work is now tuned for having clients beside it.
+    beside_clients: bool,
     tuning: Tuning,
     /// Groups whose last transaction found no room. What they ask for from then on waits behind it, and so does what
     /// comes in for them, until room is there.
@@ -247,6 +250,7 @@ impl<O: Outside> Shard<O> {
             next_timer: 0,
             work: VecDeque::new(),
             pace: Pace::new(tuning.slowdown),
+            beside_clients: false,
             tuning,
             stuck: BTreeMap::new(),
             retrying: false,
@@ -298,14 +302,21 @@ impl<O: Outside> Shard<O> {
                 self.drain();
             }
             self.look_at_space();
+            self.heed_clients();
             self.read_in_turn();
         }
     }
 
     /// Does reads that no client waits for, as many as may be done now, but not so many that new events wait for long.
     fn read_in_turn(&mut self) {
+        let mut bytes = 0;
         for _ in 0..TURN {
-            let Some(Job { pg, core, id, oid, items }) = self.pace.take(self.now()) else { return };
+            if bytes >= TURN_BYTES {
+                return;
+            }
+            let Some(job) = self.pace.take(self.now()) else { return };
+            bytes += job.cost();
+            let Job { pg, core, id, oid, items } = job;
             if self.groups.get(&pg).is_some_and(|(number, _)| *number == core) {
                 let result = self.read(pg, oid.as_ref(), &items);
                 self.work.push_back((pg, core, Input::ReadDone { id, result }));

@@ -550,7 +550,7 @@ impl PlacementGroup {
             OnRead::Exec(running) => self.on_fetched(cx, running, items, result),
             OnRead::Piece(piece) => self.piece_read(cx, piece, result),
             OnRead::Kin { oid, with } => self.kin_read(cx, &oid, with, result),
-            OnRead::Window => self.window_listed(cx, result),
+            OnRead::Window => self.window_listed(result),
             OnRead::ScrubWindow => self.scrub_window(result),
             OnRead::Survey(v) => self.survey_read(cx, v, result),
             OnRead::List(l) => self.listed(cx, l, result),

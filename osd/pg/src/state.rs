@@ -144,6 +144,8 @@ pub struct Config {
     pub recover_active: usize,
     /// Objects of one backfill or scrub window.
     pub window: u32,
+    /// Bytes of one backfill window, unless a single object has more: for so long may a write wait.
+    pub backfill_bytes: u64,
     /// Objects of one scrub window: for so long may a write wait.
     pub scrub_objects: u32,
     /// Bytes of one window of a deep scrub, unless a single object has more.
@@ -175,6 +177,7 @@ impl Default for Config {
             chunk_keys: 1024,
             recover_active: 4,
             window: 64,
+            backfill_bytes: 8 << 20,
             scrub_objects: 8,
             scrub_bytes: 8 << 20,
             repair: true,

@@ -1,6 +1,7 @@
 //! Splits over several shards, step by step: who makes a child, who has it, and what comes for it too early.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use nacre_maps::ClusterMap;
 use nacre_maps::rules::{self, Asker};
@@ -228,4 +229,21 @@ fn no_child_is_given_up_before_its_parent_had_its_turn() {
     assert_eq!(told.len(), 4, "{told:?}");
     assert!(told.iter().all(|(_, made)| *made), "{told:?}");
     assert!(osd.shards[home].owed.is_empty() && osd.shards[home].groups.len() == 4);
+}
+
+#[test]
+fn recovery_has_less_under_way_as_long_as_clients_are_there() {
+    let mut osd = Osd::new(1, 1);
+    let shard = &mut osd.shards[0];
+    shard.heed_clients();
+    let under_way = |cfg: &Config| (cfg.chunk_bytes * cfg.recover_active as u64, cfg.backfill_bytes);
+    let alone = under_way(&shard.cfg);
+    shard.pace.answered(shard.now(), true, 4096, 1000);
+    shard.heed_clients();
+    let beside = under_way(&shard.cfg);
+    assert!(beside.0 * 2 <= alone.0 && beside.1 * 2 <= alone.1, "{beside:?} of {alone:?}");
+    // As much later as it takes for them to count as gone.
+    shard.started -= Duration::from_secs(6);
+    shard.heed_clients();
+    assert_eq!(under_way(&shard.cfg), alone);
 }

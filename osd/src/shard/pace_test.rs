@@ -3,7 +3,7 @@
 use nacre_pg::io::{Class, ReadId, ReadItem, Time};
 use nacre_proto::ids::{PgId, PoolId};
 
-use super::{CLASSES, FLOOR, Job, Pace};
+use super::{BESIDE, CLASSES, FLOOR, Job, PIECES, Pace, Portion, START};
 
 const MS: u64 = 1_000_000;
 
@@ -124,4 +124,57 @@ fn who_waits_is_told_when_to_come_again() {
     let later = Time(2 * MS + u64::try_from(wait.as_nanos()).unwrap() + 1000);
     pace.answered(later, false, 0, 100);
     assert!(pace.take(later).is_some());
+}
+
+#[test]
+fn beside_clients_little_is_under_way_however_it_is_shared() {
+    // With the settings as they come: four pieces, and windows that a write may wait for.
+    assert_eq!(Portion::of(true, 8, 2), Portion { objects: 2, piece: 256 << 10, window: 8 << 20 });
+    assert_eq!(Portion::of(false, 8, 2), Portion { objects: 4, piece: 256 << 10, window: 32 << 20 });
+    for groups in [0, 1, 2, 3, 5, 8, 16, 64] {
+        for objects in [1, 2, 7, 8, 64, 1024] {
+            let Portion { objects: each, piece, .. } = Portion::of(true, objects, groups);
+            let under_way = (each * groups) as u64 * piece;
+            // A piece of each group is the least there is.
+            assert!(
+                under_way <= BESIDE.max(groups as u64 * PIECES.1),
+                "{groups} groups, {objects} objects: {under_way}"
+            );
+            assert!(each >= 1 && piece >= PIECES.1);
+            assert!(each <= Portion::of(false, objects, groups).objects, "never more than the setting says");
+        }
+    }
+}
+
+#[test]
+fn many_who_are_late_count_though_most_are_quick() {
+    // Beside reads one of `every` takes ten times as long as the slowest in quiet: on average nothing.
+    let play = |every: u64| {
+        let mut pace = Pace::new(3.0);
+        quiet(&mut pace);
+        let first = pace.looked / MS + 1;
+        for ms in first..first + 5000 {
+            let now = Time(ms * MS);
+            if pace.waiting()[0].1 < 32 {
+                (0..64).for_each(|id| pace.put(Class::Recovery, job(id, 256 << 10)));
+            }
+            while pace.take(now).is_some() {}
+            pace.answered(now, true, 4096, if ms % every == 0 { 30_000 } else { 2000 });
+        }
+        pace.rate
+    };
+    assert!(play(20) < 2.0 * FLOOR, "{}", play(20));
+    // So many were late in quiet, too.
+    assert!(play(400) > START, "{}", play(400));
+}
+
+#[test]
+fn clients_are_there_until_they_are_silent_for_a_while() {
+    let mut pace = Pace::new(3.0);
+    assert!(!pace.has_clients(Time(MS)) && !pace.had_clients(Time(MS)));
+    pace.answered(Time(MS), false, 0, 100);
+    assert!(pace.has_clients(Time(200 * MS)));
+    // What is read does not wait for those who have gone, but they may come again.
+    assert!(!pace.has_clients(Time(302 * MS)) && pace.had_clients(Time(302 * MS)));
+    assert!(!pace.had_clients(Time(5002 * MS)));
 }

@@ -11,6 +11,7 @@ use nacre_pg::io::{Input, Order, Output};
 use nacre_pg::state::Config;
 use nacre_store::Fullness;
 
+use super::pace::Portion;
 use super::{Outside, Shard};
 use crate::slots::{Slot, Slots};
 use crate::tuning::Tuning;
@@ -82,12 +83,30 @@ impl<O: Outside> Shard<O> {
         self.work_slots(|slots| slots.limit([backfills, remote, scrubs]));
         self.pace.allow(self.tuning.slowdown);
         let Tuning { log_max, recover, repair, .. } = self.tuning;
-        let recover_active = (recover / backfills.max(1)).max(1);
-        if (self.cfg.log_keep, self.cfg.recover_active, self.cfg.repair) != (log_max, recover_active, repair) {
-            let cfg =
-                Config { log_keep: log_max, log_slack: log_max / 10, recover_active, repair, ..(*self.cfg).clone() };
+        let Portion { objects, piece, window } = Portion::of(self.beside_clients, recover, backfills);
+        let old = &*self.cfg;
+        let now = (old.log_keep, old.recover_active, old.chunk_bytes, old.backfill_bytes, old.repair);
+        if now != (log_max, objects, piece, window, repair) {
+            let cfg = Config {
+                log_keep: log_max,
+                log_slack: log_max / 10,
+                recover_active: objects,
+                chunk_bytes: piece,
+                backfill_bytes: window,
+                repair,
+                ..old.clone()
+            };
             self.cfg = Arc::new(cfg);
             self.groups.values_mut().for_each(|(_, group)| group.retune(Arc::clone(&self.cfg)));
+        }
+    }
+
+    /// Lets recovery have less under way while there are clients, and more when they have gone.
+    pub(super) fn heed_clients(&mut self) {
+        let beside_clients = self.pace.had_clients(self.now());
+        if beside_clients != self.beside_clients {
+            self.beside_clients = beside_clients;
+            self.tune();
         }
     }
 

@@ -1,15 +1,17 @@
 //! Fills a member whose log cannot be joined: windows of the hash range are compared and made equal, one after another.
 //!
-//! A window is the objects after the member's cursor, a bounded number. Its writes are held back from when it is fixed
+//! A window is the objects after the member's cursor, a bounded number of them and of their bytes. Its writes are held back from when it is fixed
 //! until the member's cursor has durably passed it; writes before the cursor go to the member as to any other, writes
 //! beyond it go there as log only. So an object is at every moment either equal there, or still to come.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::Bytes;
 use nacre_proto::ids::{ObjectId, OsdId, Version};
 use nacre_proto::txn::TxnOp;
 
 use super::operate::info_of;
+use super::scrub::window_end;
 use super::{OnCommit, OnRead, PlacementGroup, Role};
 use crate::io::{ReadFault, ReadItem, ReadValue, Step};
 use crate::msg::{Body, CopyCursor, Cursor};
@@ -55,6 +57,20 @@ pub(crate) struct Listing {
 }
 
 impl Backfill {
+    fn new(target: OsdId, begin: Cursor) -> Backfill {
+        Backfill {
+            target,
+            begin,
+            end: None,
+            phase: Phase::Fixing,
+            own: None,
+            theirs: None,
+            todo: VecDeque::new(),
+            pushing: BTreeMap::new(),
+            remove: Vec::new(),
+        }
+    }
+
     /// Is this object inside the window.
     pub(crate) fn holds(&self, oid: &ObjectId) -> bool {
         let oid = head_of(oid);
@@ -70,6 +86,13 @@ impl Backfill {
     /// Is it this piece that is to be sent next.
     pub(crate) fn is_due(&self, oid: &ObjectId, to: OsdId, version: Version, at: &CopyCursor) -> bool {
         self.target == to && self.pushing.get(oid).is_some_and(|(v, sent, _)| *v == version && sent == at)
+    }
+
+    /// Fixes where the window ends: it is that of the objects listed, up to so many bytes. Writes to all of them wait until
+    /// the last of them is at the member.
+    fn fix(&mut self, list: &[(ObjectId, Bytes)], more: bool, most: u64) {
+        self.end = Some(window_end(list, more, most));
+        self.phase = Phase::Draining;
     }
 
     /// The next to send, unless it is to wait for an older clone that is on its way.
@@ -102,17 +125,7 @@ impl PlacementGroup {
             });
             let Some((target, begin)) = next else { return };
             let items = vec![ReadItem::List { after: after(&begin), max: window }];
-            p.backfill = Some(Backfill {
-                target,
-                begin,
-                end: None,
-                phase: Phase::Fixing,
-                own: None,
-                theirs: None,
-                todo: VecDeque::new(),
-                pushing: BTreeMap::new(),
-                remove: Vec::new(),
-            });
+            p.backfill = Some(Backfill::new(target, begin));
             self.desk.read(cx, None, items, OnRead::Window);
             return;
         };
@@ -156,7 +169,7 @@ impl PlacementGroup {
         }
     }
 
-    pub(crate) fn window_listed(&mut self, cx: &mut Step<'_>, result: Result<Vec<ReadValue>, ReadFault>) {
+    pub(crate) fn window_listed(&mut self, result: Result<Vec<ReadValue>, ReadFault>) {
         let Role::Primary(p) = &mut self.role else { return };
         let Some(b) = &mut p.backfill else { return };
         let Ok([ReadValue::List(list, more)]) = result.as_deref() else {
@@ -164,10 +177,7 @@ impl PlacementGroup {
             p.backfill = None;
             return;
         };
-        let last = list.last().filter(|_| *more).map(|(o, _)| head_of(o));
-        b.end = Some(last.map_or(Cursor::Max, Cursor::At));
-        b.phase = Phase::Draining;
-        let _ = cx;
+        b.fix(list, *more, self.cfg.backfill_bytes);
     }
 
     fn list(&mut self, cx: &mut Step<'_>, l: Listing) {
@@ -184,7 +194,7 @@ impl PlacementGroup {
                 past = true;
                 break;
             }
-            let version = info_of(&[(bytes::Bytes::from_static(INFO_XATTR), raw.clone())]);
+            let version = info_of(&[(Bytes::from_static(INFO_XATTR), raw.clone())]);
             let version = version.ok().flatten().map_or(Version::default(), |i| i.version);
             l.found.push((oid.clone(), version));
         }
@@ -317,5 +327,43 @@ impl PlacementGroup {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nacre_proto::ids::{PoolId, SnapId};
+
+    use super::*;
+    use crate::format::{Kind, seal};
+    use crate::object::ObjectInfo;
+    use crate::state::Config;
+
+    #[test]
+    fn a_window_of_large_objects_holds_back_few_of_them() {
+        let object = |n: u8| ObjectId {
+            pool: PoolId(1),
+            // Objects are in the order of their hashes, the last bit first.
+            hash: u32::from(n).reverse_bits(),
+            namespace: Bytes::new(),
+            name: Bytes::from(vec![n]),
+            snap: SnapId::HEAD,
+        };
+        let list = |size: u64| -> Vec<(ObjectId, Bytes)> {
+            let info = ObjectInfo { size, ..ObjectInfo::default() };
+            (0..64).map(|n| (object(n), seal(Kind::Object, &info))).collect()
+        };
+        let most = Config::default().backfill_bytes;
+        let held = |size: u64, begin: Cursor| -> Vec<u8> {
+            let mut b = Backfill::new(OsdId(1), begin);
+            assert!((0..64).all(|n| !b.holds(&object(n))), "nothing waits before the window is fixed");
+            let listed: Vec<_> = list(size).into_iter().filter(|(oid, _)| !b.begin.covers(oid)).collect();
+            b.fix(&listed, true, most);
+            (0..64).filter(|n| b.holds(&object(*n))).collect()
+        };
+        assert_eq!(held(4 << 20, Cursor::Min), [0, 1], "writes to the others go on");
+        assert_eq!(held(4 << 20, Cursor::At(object(1))), [2, 3], "and so on from there");
+        assert_eq!(held(1 << 30, Cursor::At(object(6))), [7], "one object is a window, however large");
+        assert_eq!(held(4 << 10, Cursor::Min).len(), 64, "small ones go together");
     }
 }

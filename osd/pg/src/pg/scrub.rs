@@ -165,7 +165,7 @@ fn hash_pairs(hasher: &mut crc32fast::Hasher, pairs: &[(Bytes, Bytes)]) {
 
 /// Where a window that begins with this listing ends: with the object (and all its clones) before the one that would
 /// make it larger than `most` bytes.
-fn window_end(list: &[(ObjectId, Bytes)], more: bool, most: u64) -> Cursor {
+pub(crate) fn window_end(list: &[(ObjectId, Bytes)], more: bool, most: u64) -> Cursor {
     let mut bytes = 0_u64;
     let mut last: Option<ObjectId> = None;
     for (oid, raw) in list {

@@ -334,7 +334,7 @@ fn a_message_that_is_too_long_for_metadata_goes_whole() {
     let entries = (0..40_000u32).map(|n| (Bytes::from(format!("key {n:08}")), Bytes::from(vec![1; 30]))).collect();
     let value = asking(vec![Op::OmapSet { entries }, Op::Append { data: vec![9; 1 << 20].into() }]);
     let Parcel { meta, data } = encode(&value);
-    assert_eq!((meta.len(), data.len() > 3 << 20), (0, true));
+    assert_eq!((meta.len(), data.len() > 2 << 20), (0, true));
     assert_eq!(decode::<Ask>(&meta, &data).unwrap(), value);
 }
 
